@@ -11,9 +11,10 @@ import torch
 
 from expunge.core.contracts import Silent
 from expunge.core.errors import BadInput
+from expunge.data.clients import hold_out
 from expunge.data.worlds import splits
 from expunge.methods._rounds import Rounds, state_of
-from expunge.methods.trainers.spider import FOLDER, cheapest, drops_of, hold_out, worth
+from expunge.methods.trainers.spider import FOLDER, cheapest, drops_of, worth
 from expunge.models.build import fresh
 from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model

@@ -14,8 +14,7 @@ from expunge.core.context import Context
 from expunge.core.contracts import Example, MethodCard, Model, Silent, Term
 from expunge.core.errors import BadInput
 from expunge.core.files import new_folder
-from expunge.core.random import permutation
-from expunge.data.clients import FIELD, Placing, clients_of
+from expunge.data.clients import FIELD, Placing, clients_of, hold_out
 from expunge.methods._rounds import Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.objective import plain_training
@@ -30,8 +29,6 @@ from expunge.training.updates import State
 WHERE = "trainer.spider"
 FOLDER = "own-{}"
 """Beside the model: a client's own network, by its place among the clients' names. It opens like any model."""
-HELD_OUT = 0.2
-"""Of a client's rows, on which it measures what an operation is worth; they train once all drops are done."""
 
 
 def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
@@ -72,18 +69,18 @@ def train(
     clients: Any = FIELD,
     rounds: Annotated[int, Ge(1), Le(100_000)] = 16,
     local: Any = 1,
-    pull: Annotated[float, Ge(0)] = 0.01,
-    first: Annotated[int, Ge(1), Le(100_000)] = 4,
-    every: Annotated[int, Ge(1), Le(100_000)] = 2,
+    pull: Annotated[float, Ge(0)] = 1.0,
+    first: Annotated[int, Ge(1), Le(100_000)] = 2,
+    every: Annotated[int, Ge(1), Le(100_000)] = 1,
 ) -> Model:
     """Train a supernet by rounds of FedAvg and, within each round, a network of each client's own on its own rows.
 
     A client's own begins as the whole supernet. Its loss adds pull/2 times the squared distance of its weights from the
     round's supernet, over the operations that it still has. From the round `first` on, `every` so many rounds, it drops
-    the operation without which it does best on rows that it held out (`cheapest`), until each cell has one. What a
-    client's own learns and drops is never sent. The supernet is the result; the clients' own lie beside it (`FOLDER`).
-    Source: arXiv:2112.13939; the authors' code (d48163f) takes a random edge of a cell at a time instead, and fixes it
-    to the operation whose removal costs most. Raises BadInput.
+    the operation without which it does best on rows that it held out (`cheapest`), until each cell has one; then these
+    rows train too. What a client's own learns and drops is never sent. The supernet is the result; the clients' own
+    lie beside it (`FOLDER`). Source: arXiv:2112.13939; the authors' code (d48163f) draws an edge of a cell at a time
+    instead, and leaves it the operation whose removal costs most. Raises BadInput.
     """
     check(fresh, data, clients=clients, rounds=rounds, local=local, first=first, every=every)
     began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
@@ -113,13 +110,6 @@ def train(
         "own": write_own(fresh, own, context),
     }
     return fresh
-
-
-def hold_out(rows: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """(rows that train, rows on which operations are measured), drawn from the seed; an only row is both."""
-    order = permutation(len(rows), seed)
-    held = max(1, round(HELD_OUT * len(rows)))
-    return [rows[i] for i in order[held:] or order], [rows[i] for i in order[:held]]
 
 
 def own_round(
