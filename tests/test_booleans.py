@@ -19,7 +19,6 @@ from expunge.pipeline.train import parse_training
     ("options", "field"),
     [
         ({"federation": {"rounds": True}}, "trainer.federation.rounds"),
-        ({"vertical": {"parties": True}}, "trainer.vertical.parties"),
         ({"vertical": {"parties": [True, 2]}}, "trainer.vertical.parties.0"),
     ],
 )
