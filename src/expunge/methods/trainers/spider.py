@@ -70,8 +70,8 @@ def train(
     rounds: Annotated[int, Ge(1), Le(100_000)] = 16,
     local: Any = 1,
     pull: Annotated[float, Ge(0)] = 1.0,
-    first: Annotated[int, Ge(1), Le(100_000)] = 2,
-    every: Annotated[int, Ge(1), Le(100_000)] = 1,
+    first: Annotated[int, Ge(1), Le(100_000)] = 4,
+    every: Annotated[int, Ge(1), Le(100_000)] = 2,
 ) -> Model:
     """Train a supernet by rounds of FedAvg and, within each round, a network of each client's own on its own rows.
 
