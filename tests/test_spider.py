@@ -44,7 +44,7 @@ def config(folder: Path, **given: Any) -> dict[str, Any]:
         "data": str(data),
         "batch_size": 16,
         "learning_rate": 0.01,
-        "trainer": {"spider": {"rounds": 3, "first": 2, "every": 1, **given}},
+        "trainer": {"spider": {"rounds": 3, "every": 1, **given}},
         "out": str(folder / "base"),
     }
 
@@ -61,7 +61,7 @@ def test_the_operation_goes_whose_removal_leaves_most() -> None:
     ], "equal accuracy: the lower loss"
     assert cheapest([["conv3"], ["conv5", "skip"]], lambda some: (0.0, 0.0)) == [["conv3"], ["skip"]]
     assert cheapest([["conv3"], ["skip"]], lambda some: (0.0, 0.0)) is None
-    assert drops_of([ALL] * 3, 4, 2) == [4, 6, 8, 10, 12, 14] and drops_of([["skip"]], 4, 2) == []
+    assert drops_of([ALL] * 3, 2) == [4, 6, 8, 10, 12, 14] and drops_of([["skip"]], 2) == []
 
 
 def test_an_operation_that_spoils_the_others_is_worth_least() -> None:

@@ -80,7 +80,7 @@ class Supernet(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        self.operations = [list(own) for own in operations or [OPERATIONS] * 3]
+        self.operations = [list(own) for own in operations or [list(OPERATIONS)] * 3]
         if not all(self.operations):
             raise ValueError("each cell needs an operation")
 
@@ -99,6 +99,7 @@ class Supernet(nn.Module):
         planes = self.stem(x[:, None] if x.dim() == 3 else x.movedim(-1, 1))
         for i, cell in enumerate(self.cells):
             planes = nn.functional.max_pool2d(planes, 2, ceil_mode=True) if i else planes
+            assert isinstance(cell, nn.ModuleDict)
             planes = torch.stack([operation(planes) for operation in cell.values()]).mean(0)
         return self.head(planes.flatten(1))
 

@@ -38,19 +38,22 @@ def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """As of a federation; that the model is a supernet, and that the rounds suffice for all drops. Raises BadInput."""
-    drops = drops_of(operations_of(model), options["first"], options["every"])
+    drops = drops_of(operations_of(model), options["every"])
     federation.check(model, data, clients=options["clients"], local=options["local"], strategy="fedavg")
     if (share := Placing.of(options["clients"], f"{WHERE}.clients").fraction) < 1:
         why = "leaves clients out of rounds in which each of them drops an operation"
         raise BadInput.of(f"{WHERE}.clients", f"fraction: {share}", why, "leave it out")
     if drops and max(drops) > options["rounds"]:
         why = f"are too few for {len(drops)} drops, of which the last is in round {max(drops)}"
-        raise BadInput.of(f"{WHERE}.rounds", options["rounds"], why, "give more, or lower first or every")
+        raise BadInput.of(f"{WHERE}.rounds", options["rounds"], why, "give more, or lower every")
 
 
-def drops_of(operations: Operations, first: int, every: int) -> list[int]:
-    """The rounds that begin with a drop: as many as it takes until each cell has one operation."""
-    return [first + every * i for i in range(sum(len(own) - 1 for own in operations))]
+def drops_of(operations: Operations, every: int) -> list[int]:
+    """The rounds that begin with a drop, until each cell has one operation.
+
+    The first is the second of the multiples of `every`: a supernet that knows nothing cannot tell what to drop.
+    """
+    return [every * (i + 2) for i in range(sum(len(own) - 1 for own in operations))]
 
 
 @dataclass(frozen=True)
@@ -70,38 +73,22 @@ def train(
     rounds: Annotated[int, Ge(1), Le(100_000)] = 16,
     local: Any = 1,
     pull: Annotated[float, Ge(0)] = 1.0,
-    first: Annotated[int, Ge(1), Le(100_000)] = 4,
     every: Annotated[int, Ge(1), Le(100_000)] = 2,
 ) -> Model:
     """Train a supernet by rounds of FedAvg and, within each round, a network of each client's own on its own rows.
 
     A client's own begins as the whole supernet. Its loss adds pull/2 times the squared distance of its weights from the
-    round's supernet, over the operations that it still has. From the round `first` on, `every` so many rounds, it drops
-    the operation without which it does best on rows that it held out (`cheapest`), until each cell has one; then these
-    rows train too. What a client's own learns and drops is never sent. The supernet is the result; the clients' own
-    lie beside it (`FOLDER`). Source: arXiv:2112.13939; the authors' code (d48163f) draws an edge of a cell at a time
-    instead, and leaves it the operation whose removal costs most. Raises BadInput.
+    round's supernet, over the operations that it still has. Every `every` rounds (`drops_of`) it drops the operation
+    without which it does best on rows that it held out (`cheapest`), until each cell has one; then these train too.
+    What a client's own learns and drops is never sent. The supernet is the result; the clients' own lie beside it
+    (`FOLDER`). Source: arXiv:2112.13939; the authors' code (d48163f) draws an edge of a cell at a time instead, and
+    leaves it the operation whose removal costs most. Raises BadInput.
     """
-    check(fresh, data, clients=clients, rounds=rounds, local=local, first=first, every=every)
-    began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
-    divided, drops = clients_of(data, placing), drops_of(operations_of(fresh), first, every)
-    search = {name: hold_out(rows, context.derive("hold out", name)) for name, rows in divided.items()}
+    check(fresh, data, clients=clients, rounds=rounds, local=local, every=every)
+    began, divided = time.monotonic(), clients_of(data, Placing.of(clients, f"{WHERE}.clients"))
     budget = local_budget(context.budget, Local.of(local, f"{WHERE}.local"))
     run = Rounds(fresh, divided, strategy_of("fedavg", WHERE), context, budget)
-    weights = state_of(fresh)
-    own = {name: Own(operations_of(fresh), weights) for name in divided}
-    context.reporter.start(context.label, rounds)
-    for number in range(1, rounds + 1):
-        if number <= max(drops, default=0):
-            run.clients = {name: seen for name, (seen, _) in search.items()}
-        else:
-            run.clients = divided
-        for name in divided:
-            unseen = search[name][1] if number in drops else []
-            own[name] = own_round(run, name, number, own[name], weights, unseen, pull)
-        weights, _ = run.round(number, weights)
-        context.reporter.advance(context.label, number, f"round {number}")
-    context.reporter.finish(context.label)
+    weights, own = search(run, rounds, every, pull)
     checkpoint.restore(fresh.module, weights, "")
     fresh.module.eval()
     context.notes["outcome"] = federation.outcome_of(run, budget.learning_rate, time.monotonic() - began)
@@ -110,6 +97,26 @@ def train(
         "own": write_own(fresh, own, context),
     }
     return fresh
+
+
+def search(run: Rounds, count: int, every: int, pull: float) -> tuple[State, dict[str, Own]]:
+    """(the supernet's weights, the clients' own networks) after so many rounds."""
+    context, divided, weights = run.context, run.clients, state_of(run.model)
+    operations = operations_of(run.model)
+    drops = drops_of(operations, every)
+    parts = {name: hold_out(rows, context.derive("hold out", name)) for name, rows in divided.items()}
+    own = {name: Own(operations, weights) for name in divided}
+    context.reporter.start(context.label, count)
+    for number in range(1, count + 1):
+        searching = number <= max(drops, default=0)
+        run.clients = {name: seen for name, (seen, _) in parts.items()} if searching else divided
+        for name in divided:
+            unseen = parts[name][1] if number in drops else []
+            own[name] = own_round(run, name, number, own[name], weights, unseen, pull)
+        weights, _ = run.round(number, weights)
+        context.reporter.advance(context.label, number, f"round {number}")
+    context.reporter.finish(context.label)
+    return weights, own
 
 
 def own_round(
