@@ -1,6 +1,6 @@
 """Networks that clients with unlike digits find for themselves in a supernet which they train together.
 
-Rows, skew, pull and rounds were looked at on seeds 100 and 101.
+Rows, skew, pull, rounds and drops were looked at on seeds 100 and 101; what is asserted, on 7, 8 and 9 too.
 """
 
 from __future__ import annotations
@@ -63,12 +63,13 @@ def measured(seed: int, folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_clients_networks_read_their_digits_better_than_the_common_supernet(seed: int, tmp_path: Path) -> None:
-    """240 digits at four clients, dealt out at a concentration of .3, 16 rounds: a client's own network has less than
-    two thirds of the supernet's weights and reads its digits better, in the mean over clients by more than a point. No
-    gain over clients alone shows: one that trains the whole supernet by itself for as many passes is not more than 6
-    points better, and has been better on the seeds that were looked at."""
+def test_a_client_s_network_is_near_the_better_of_the_supernet_and_of_training_alone(seed: int, tmp_path: Path) -> None:
+    """240 digits at four clients, dealt out at a concentration of .3, 16 rounds: a client's own network, with less than
+    two thirds of the supernet's weights, reads its digits better than the worse of the supernet and of a supernet that
+    the client trains by itself for as many passes, and not more than 4 points worse than the better, in the mean over
+    the clients. Which of the two is better differs by seed (the supernet on 7, training alone on 8 and 9), and a gain
+    over both shows on 9 alone."""
     found = measured(seed, tmp_path)
-    print(seed, found)
     assert found["share"] < 2 / 3, found
-    assert found["own"] > found["supernet"] + 0.01 and found["own"] > found["alone"] - 0.06, found
+    assert found["own"] > min(found["supernet"], found["alone"]), found
+    assert found["own"] > max(found["supernet"], found["alone"]) - 0.04, found

@@ -134,7 +134,6 @@ def test_two_trial_rounds_of_each_setting_land_within_a_point_of_the_best_of_the
         pairs = pairs_of(run, search, state_of(run.model))
         for surrogate in ("pooled", "mean"):
             chosen = choose(pairs, search.model_copy(update={"surrogate": surrogate}), seed)
-            print(seed, trial, surrogate, chosen, round(best - found[chosen], 4))
             assert found[chosen] >= best - margin, (trial, surrogate, chosen, found)
     assert min(found.values()) < best - 0.1
 
