@@ -184,6 +184,8 @@ def test_unknown_budget_field(go: Go) -> None:
         ("forget", {"rndom": 0.1}, "forget: {'rndom': 0.1} has an unknown selector; did you mean 'random'?"),
         ("forget", {"random": 2}, "forget: {'random': 2} holds no share; give random a number between 0 and 1."),
         ("forget", {"concept": 2}, "names no concept; write concept: red disc, or a list of such"),
+        ("forget", {"client": True}, "names no client; give text or a whole number, as the rows do, or a list of such"),
+        ("forget", {"client": 1.0}, "names no client; give text or a whole number, as the rows do, or a list of such"),
         ("forget", [], "forget: [] is empty; give at least one example or a path."),
         ("model", {"factory": "a:B", "weigths": "w"}, "unknown field 'weigths'; did you mean 'weights'?"),
     ],

@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from expunge.core.booleans import read_as_numbers
 from expunge.core.card import Card
 from expunge.core.errors import BadInput, did_you_mean, sentences
 
@@ -113,6 +114,7 @@ class Plugin(Generic[C]):
         ]
         try:
             model = _model(factory)(**{k: v for k, v in options.items() if k in known})
+            faults += read_as_numbers(options, model, where)
         except ValidationError as error:
             faults += sentences(error.errors(), where)
         if faults:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from expunge.core.booleans import read_as_numbers
 from expunge.core.budget import Budget
 from expunge.core.documents import CONFIG, TEXT, parse_json, parse_yaml, read_text
 from expunge.core.errors import BadInput, did_you_mean, sentences
@@ -185,6 +186,8 @@ def check_selector(value: Mapping[str, Any], known: Sequence[str] = SELECTORS) -
         raise ValueError("names no concept; write concept: red disc, or a list of such")
     if kind == "class" and not _classes(wanted):
         raise ValueError("holds no class; give its number, or a list of numbers")
+    if kind == "client" and not _clients(wanted):
+        raise ValueError("names no client; give text or a whole number, as the rows do, or a list of such")
 
 
 def _words(wanted: Any) -> bool:
@@ -197,13 +200,22 @@ def _classes(wanted: Any) -> bool:
     return all(isinstance(one, int) and not isinstance(one, bool) for one in several)
 
 
+def _clients(wanted: Any) -> bool:
+    several = wanted if isinstance(wanted, list) and wanted else [wanted]
+    return all(isinstance(one, int | str) and not isinstance(one, bool) and one != "" for one in several)
+
+
 def parse(model: type[Model], values: Mapping[str, Any], where: str = "", whole: str = "request") -> Model:
     """Plain data as a pydantic model. Raises BadInput, a sentence for each fault.
 
     where: what stands before the fields' names. whole: what the data as a whole are called.
     """
     try:
-        return model.model_validate(plain(values, where or whole))
+        given = plain(values, where or whole)
+        read = model.model_validate(given)
+        if faults := read_as_numbers(given, read, where):
+            raise BadInput.all(faults)
+        return read
     except ValidationError as error:
         faults, rest = [], []
         for fault in error.errors():

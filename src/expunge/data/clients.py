@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, did_you_mean
-from expunge.core.random import derive
+from expunge.core.random import derive, permutation
 from expunge.core.request import parse
 from expunge.data.examples import identity
 
@@ -24,6 +24,10 @@ Clients = dict[str, list[Example]]
 """Name of a client -> its rows, both in a fixed order."""
 MOST = 1000
 """Clients of a federation at most: each is trained in turn."""
+
+
+HELD_OUT = 0.2
+"""Of a client's rows, on which it measures what it or others trained on the rest."""
 
 
 class Placing(BaseModel):
@@ -76,13 +80,21 @@ def _name(row: Example, placing: Placing) -> str:
     if placing.partition == "field":
         return str(row[placing.by])
     if placing.partition == "label":
-        return str(row["label"])
+        return str(int(row["label"]))
     count, seed = placing.count, placing.seed
     if placing.partition == "iid":
         return str(derive(seed, "client", identity(row)) % count)
-    shares = np.random.default_rng(derive(seed, "shares", row.get("label"))).dirichlet([placing.alpha] * count)
+    label = int(row["label"]) if row.get("label") is not None else None  # 3.0 is the class 3
+    shares = np.random.default_rng(derive(seed, "shares", label)).dirichlet([placing.alpha] * count)
     place = derive(seed, "client", identity(row)) / 2**63
     return str(min(int(np.searchsorted(np.cumsum(shares), place, side="right")), count - 1))
+
+
+def hold_out(rows: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+    """(rows that train, rows on which a client measures), drawn from the seed; an only row is both."""
+    order = permutation(len(rows), seed)
+    held = max(1, round(HELD_OUT * len(rows)))
+    return [rows[i] for i in order[held:] or order], [rows[i] for i in order[:held]]
 
 
 def in_order(name: str) -> tuple[int, int, str]:
@@ -104,7 +116,7 @@ def _check_names(names: Sequence[Any], by: str) -> None:
     """Raises BadInput for what is neither text nor a whole number, and for one name that stands for two values."""
     known: dict[str, Any] = {}
     for i, name in enumerate(names):
-        if not isinstance(name, str | int | np.integer) or name == "":
+        if not isinstance(name, str | int | np.integer) or isinstance(name, bool) or name == "":
             why, fix = f"has the {by} {name!r}, which is no name", "give text, or a whole number"
             raise BadInput.of("data", f"row {i + 1}", why, fix)
         if known.setdefault(str(name), name) != name:

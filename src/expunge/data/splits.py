@@ -78,6 +78,8 @@ def _matches(found: Any, wanted: Any) -> bool:
         found = found.item()
     if isinstance(found, str) and isinstance(wanted, bool | int | float):  # a cell of a CSV, which holds texts
         return found.strip().casefold() == str(wanted).casefold()
+    if isinstance(found, bool) != isinstance(wanted, bool):  # to Python, true is 1
+        return False
     try:
         return bool(found == wanted)
     except ValueError:  # an array, which equals no single value

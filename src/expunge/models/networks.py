@@ -59,6 +59,51 @@ class LearnedTemperature(Digits):
         return cosines / self.warmth(features)
 
 
+OPERATIONS = ("conv3", "conv5", "skip")
+"""What a cell of a `Supernet` may have."""
+
+
+class Supernet(nn.Module):
+    """Cells of several operations side by side, whose outputs are averaged, for images as of `Digits` (2112.13939).
+
+    operations: the names of each cell's; without, three cells have all of OPERATIONS. With one in each cell it is an
+    ordinary network. The tensors of an operation have the same names whatever stands beside it, so that the weights
+    hold those of every network with fewer operations.
+    """
+
+    def __init__(
+        self,
+        operations: list[list[str]] | None = None,
+        width: int = 16,
+        classes: int = 10,
+        side: int = 8,
+        channels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.operations = [list(own) for own in operations or [list(OPERATIONS)] * 3]
+        if not all(self.operations):
+            raise ValueError("each cell needs an operation")
+
+        def layer(inputs: int, size: int) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(inputs, width, size, padding=size // 2), nn.GroupNorm(4, width), nn.ReLU())
+
+        made = {"conv3": lambda: layer(width, 3), "conv5": lambda: layer(width, 5), "skip": nn.Identity}
+        self.stem = layer(channels, 3)
+        self.cells = nn.ModuleList(nn.ModuleDict({name: made[name]() for name in own}) for own in self.operations)
+        for _ in self.operations[1:]:  # between two cells the side is halved
+            side = -(-side // 2)
+        self.head = nn.Linear(width * side**2, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, side, side], in colour [B, side, side, channels] -> logits [B, classes]."""
+        planes = self.stem(x[:, None] if x.dim() == 3 else x.movedim(-1, 1))
+        for i, cell in enumerate(self.cells):
+            planes = nn.functional.max_pool2d(planes, 2, ceil_mode=True) if i else planes
+            assert isinstance(cell, nn.ModuleDict)
+            planes = torch.stack([operation(planes) for operation in cell.values()]).mean(0)
+        return self.head(planes.flatten(1))
+
+
 class Pictures(nn.Module):
     """A convolutional encoder of small pictures, side x side, with group normalisation."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge.core.card import Card, MethodCard
 from expunge.core.contracts import LossTerm, Run, Step, Term
 from expunge.methods._strategy import Strategy
-from expunge.training.updates import mean_by_examples
+from expunge.training.updates import State, mean_by_examples
 
 CARD = Card(
     "FedProx",
@@ -22,15 +22,17 @@ CARD = Card(
 
 
 class Pull(LossTerm):
-    """mu/2 times the squared distance of the parameters from those that the round began with."""
+    """mu/2 times the squared distance of the parameters from those that the round began with, or from those of `to`."""
 
-    def __init__(self, mu: float) -> None:
+    def __init__(self, mu: float, to: State | None = None) -> None:
         super().__init__()
-        self.mu = mu
+        self.mu, self.to = mu, to
 
     def prepare(self, run: Run) -> None:
-        self.now = [p for p in run.model.module.parameters() if p.requires_grad]
-        self.start = [p.detach().clone() for p in self.now]
+        named = {name: p for name, p in run.model.module.named_parameters() if p.requires_grad}
+        self.now = list(named.values())
+        to = named if self.to is None else self.to
+        self.start = [to[name].detach().clone().to(p.device) for name, p in named.items()]
 
     def __call__(self, step: Step) -> Tensor:
         squares = [(p - start).square().sum() for p, start in zip(self.now, self.start, strict=True)]
