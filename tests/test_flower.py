@@ -21,16 +21,16 @@ from test_federation import equal, rounds
 def test_without_flwr_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flwr", None)
     with pytest.raises(BadInput, match=r"pip install 'expunge\[federated\]'"):
-        client_app(train=lambda number, name, weights: ClientUpdate(name, weights, 1))
+        client_app(train=lambda number, name, weights, count: ClientUpdate(name, weights, 1))
 
 
 def through_flower(run: Rounds, lost: str = "") -> None:
     """Let the rounds go through a grid in this process; the client `lost` raises."""
 
-    def train(number: int, name: str, weights: State) -> ClientUpdate:
+    def train(number: int, name: str, weights: State, count: int) -> ClientUpdate:
         if name == lost:
             raise RuntimeError("lost")
-        return run.train_client(number, name, weights)
+        return run.send(number, name, weights, count)
 
     nodes = {name: 10 + i for i, name in enumerate(run.clients)}
     run.exchange = exchange_through(InProcessGrid(client_app(train), nodes.values()), nodes)

@@ -13,8 +13,11 @@ from expunge.core.contracts import Example, Model
 from expunge.core.errors import BadInput
 from expunge.data.clients import FIELD, Placing, client_of, clients_of
 from expunge.methods._history import Kept, write_history
+from expunge.methods._noisy_training import check_noise, guarantee_of
 from expunge.methods._rounds import Local, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
+from expunge.methods.claims import Keys
+from expunge.methods.sealed import Sums, check_sums
 from expunge.methods.single_shot import choose, pairs_of, search_of
 from expunge.methods.training import BESIDE, with_defaults
 from expunge.models.history import FEDERATED, with_history
@@ -26,7 +29,7 @@ WHERE = f"trainer.{NAME}"
 
 def added_capabilities(options: Mapping[str, Any]) -> frozenset[str]:
     """A server's record of the rounds, where these options keep one."""
-    return frozenset({FEDERATED} if options["history"] != "none" else ())
+    return frozenset({FEDERATED} if options["history"] != "none" or options.get("sums", "plain") != "plain" else ())
 
 
 def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
@@ -44,6 +47,10 @@ def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     if len(clients) < 2:
         raise BadInput.of(WHERE, len(clients), "is the number of clients", "give rows of two clients or more")
     strategy.fits(clients, f"{WHERE}.strategy")
+    check_sums(options.get("sums", "plain"), strategy, options["strategy"], options.get("history", "none"))
+    Keys.of(options.get("keys", ""), list(clients))
+    if isinstance(options["local"], Mapping) and options["local"].get("dp") is not None:
+        check_noise(model, strategy.terms(), options["strategy"])
 
 
 def train(
@@ -56,6 +63,8 @@ def train(
     local: Any = 1,
     strategy: Any = "fedavg",
     history: Literal["none", "last", "all"] = "last",
+    sums: Literal["plain", "ckks", "paillier"] = "plain",
+    keys: str = "",
 ) -> Model:
     """Train the clients' models from the global one, round by round, and combine them by the strategy.
 
@@ -64,22 +73,28 @@ def train(
     those of all rounds, which `federaser` replays. local: a client's passes over its rows in a round, or `Local`: with
     `sgd`, at that rate by SGD with a momentum of 0.9, else by AdamW at the rate of train.yaml. The batch size counts,
     `epochs` there do not. Lists of rates and passes are a search: each client says what it loses with each on its
-    own rows, and one is chosen from that (`Search`).
+    own rows, and one is chosen from that (`Search`). With `dp` by Opacus (`Noise`). sums: the server adds ciphertexts
+    and sees no client's own model: CKKS, or Paillier for a model of a few thousand weights. keys: a folder of the
+    clients' private keys, by which they sign what they send.
     Raises BadInput.
     """
     began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
     divided = clients_of(data, placing)
     plan = strategy_of(strategy, f"{WHERE}.strategy")
     run = Rounds(fresh, divided, plan, context, context.budget, placing.fraction)
+    run.sums, run.keys = Sums.of(sums), Keys.of(keys, list(divided))
     setting = _setting(run, local)
-    run.budget = local_budget(context.budget, setting)
+    run.budget, run.dp = local_budget(context.budget, setting), setting.dp
     kept = _run(run, rounds, history)
     fresh.module.eval()
-    if kept:
+    if kept or sums != "plain":  # of sums an empty record: nobody's update was seen
         write_history(context.folder / BESIDE, kept)
         with_history(fresh, context.folder / BESIDE)
     context.notes["outcome"] = outcome_of(run, run.budget.learning_rate, time.monotonic() - began)
-    told = {"examples": {name: len(rows) for name, rows in divided.items()}, "local": setting.model_dump()}
+    sizes = {name: len(rows) for name, rows in divided.items()}
+    told: dict[str, Any] = {"examples": sizes, "local": setting.model_dump(exclude=set() if setting.dp else {"dp"})}
+    if setting.dp:
+        told["privacy_of_rows"] = guarantee_of(setting.dp, run.budget, [(sizes, run.ledger.account())])
     context.notes["outcome"]["federation"] |= told
     return fresh
 
@@ -117,6 +132,7 @@ def outcome_of(run: Rounds, rate: Any, seconds: float) -> dict[str, Any]:
     """The rounds in the form of a training run's outcome, with `federation`: who took part, and bytes."""
     ledger = run.ledger
     guarantee = run.strategy.guarantee(len(ledger.rounds))
+    hidden = {"sums": run.sums.name} if run.sums else {}
     return {
         "steps": ledger.steps,
         "tokens": ledger.tokens,
@@ -125,7 +141,7 @@ def outcome_of(run: Rounds, rate: Any, seconds: float) -> dict[str, Any]:
         "stop": {},
         "learning_rate": float(rate) if isinstance(rate, float | int) else 0.0,
         "rate_source": "as in training",
-        "federation": ledger.account() | ({"privacy": guarantee} if guarantee else {}),
+        "federation": ledger.account() | ({"privacy": guarantee} if guarantee else {}) | hidden,
     }
 
 
