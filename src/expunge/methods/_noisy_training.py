@@ -10,6 +10,7 @@ import importlib
 import math
 import secrets
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -74,7 +75,9 @@ def train_noisily(model: Model, rows: Sequence[Example], context: Context, noise
         seed_torch(context.derive("step", step))
         optimiser.zero_grad(set_to_none=True)
         if batch:
-            model.forward(model.collate([rows[i] for i in batch])).nll.backward()
+            with warnings.catch_warnings():  # that inputs have no gradient, which none does here
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                model.forward(model.collate([rows[i] for i in batch])).nll.backward()
         else:  # noise alone: who sees the steps must not learn that nobody was drawn
             for p in parameters:
                 setattr(p, "grad_sample", torch.zeros(0, *p.shape))  # noqa: B010

@@ -128,7 +128,7 @@ def unsigned(
     for one in updates:
         claim = claim_of(one.client, number, received, digest_of(one.weights), one.examples)
         why = fault_of_claim(one.signature, one.key, claim) if one.signature else "sent no signed claim"
-        if one.key != known.get(one.client, one.key):
+        if one.signature and one.key != known.get(one.client, one.key):
             why = "signed with another key than its own"
         found |= {one.client: why} if why else {}
     return found
