@@ -50,7 +50,11 @@ def check_noise(model: Model, terms: Mapping[str, Any], strategy: object) -> Non
         raise BadInput.of(WHERE, model.family, "has no gradient of its own for each row", "train a classifier")
     if terms:
         raise BadInput.of(WHERE, str(strategy), "adds a term to the clients' loss", "take fedavg")
-    if faults := importlib.import_module("opacus.validators").ModuleValidator.validate(model.module, strict=False):
+    training = model.module.training
+    model.module.train(True)  # else Opacus says no more than that
+    faults = importlib.import_module("opacus.validators").ModuleValidator.validate(model.module, strict=False)
+    model.module.train(training)
+    if faults:
         raise BadInput.of(WHERE, "", f"cannot be had on this network: {faults[0]}", "take GroupNorm for BatchNorm")
 
 
