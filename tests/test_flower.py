@@ -61,7 +61,7 @@ def test_messages_carry_ciphertexts_and_claims(tmp_path: Path) -> None:
     settings = config(tmp_path, rounds=2, sums="ckks", history="none")
     (tmp_path / "train.yaml").write_text(json.dumps(settings))
     mine = {name: [row for row in rows() if str(row["client"]) == name] for name in names}
-    with pytest.raises(BadInput, match="secret.*is missing, and the sums are ckks"):
+    with pytest.raises(BadInput, match=r"secret.*is missing, and the sums are ckks"):
         join(tmp_path / "train.yaml", "0", mine["0"], tmp_path, lambda model, own: "")
 
     def made(name: str) -> Any:

@@ -29,6 +29,7 @@ from expunge.training.updates import ClientUpdate, State, distance
 from expunge.workflows.run import run
 from test_federation import MODEL, config, equal, rounds
 
+NORMED = {"factory": "expunge.models.networks:Digits", "arguments": {"width": 8, "norm": "batch"}}
 ROWS = 24
 RATE = 0.5
 
@@ -48,7 +49,7 @@ def test_secret_noise_is_normal_and_new_each_time() -> None:
 
 def test_what_a_client_sent_in_vain_counts_too() -> None:
     account = {
-        "facts": [{"round": 0, "updates": {"c": ""}}, {"round": 1, "updates": {"a": ""}}, {"round": 2, "updates": {"a": ""}}],
+        "facts": [{"round": number, "updates": {"a" if number else "c": ""}} for number in range(3)],
         "left_out": {"1": {"b": "sent w with values that are not finite"}, "2": {"b": "did not answer"}},
     }
     assert rounds_by_client(account) == {"a": 2, "b": 1}
@@ -105,7 +106,8 @@ def test_the_noise_is_as_strong_as_it_says_and_secret_where_it_should_be(tmp_pat
 @pytest.mark.slow
 def test_the_accountant_agrees_with_arithmetic_where_all_rows_take_part() -> None:
     """Without a choice of rows the bound of steps is that of Gaussian noise, for which `private` has a formula: the
-    accountant is below it, by less than a tenth. Fewer rows in a step, less epsilon; two stages add up as their steps."""
+    accountant is below it, by less than a tenth. Fewer rows in a step, less epsilon; two stages add up as their
+    steps."""
     noise, whole = Noise(noise=2.0), Budget(batch_size=50)
     exact = epsilon(2.0, 12, 1e-5)
     assert 0.9 * exact < epsilon_of(noise, whole, [(50, 12)]) <= exact
@@ -139,7 +141,7 @@ def test_epsilon_by_client_is_in_manifest_evidence_and_report(tmp_path: Path, mo
     ("options", "model", "why"),
     [
         ({"strategy": "fedprox"}, None, "adds a term to the clients' loss"),
-        ({}, {"factory": "torch.nn:BatchNorm1d", "arguments": {"num_features": 64}}, "cannot be had on this network"),
+        ({}, NORMED, "cannot be had on this network"),
         ({"local": {"sgd": [0.1, 0.2], "dp": {}}}, None, r"local\.dp"),
     ],
 )

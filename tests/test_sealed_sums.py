@@ -1,7 +1,7 @@
 """Sums of ciphertexts: what they are worth, what they refuse, and that the server sees nobody's update.
 
-The gate runs the rounds with a scheme that hides nothing and adds the same whole numbers. Slow: tenseal and phe, the extra
-`crypto`, which `make nightly` installs.
+The gate runs the rounds with a scheme that hides nothing and adds the same whole numbers. Slow: tenseal and phe, the
+extra `crypto`, which `make nightly` installs.
 """
 
 from __future__ import annotations

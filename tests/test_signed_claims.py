@@ -66,7 +66,8 @@ def relink(rounds: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_every_round_holds_the_clients_claims(place: Path, capsys: Any) -> None:
-    """Two rounds of four, the leaving client's own model, and a round of three; all verify, with the keys and without."""
+    """Two rounds of four, the leaving client's own model, and a round of three; all verify, with the keys and
+    without."""
     stages = loaded(place / "run" / "evidence.json")["rounds"]["stages"]
     signers = [sorted(fact["claims"]) for stage in stages for fact in stage["facts"]]
     assert signers == [list(NAMES), list(NAMES), ["3"], ["0", "1", "2"]]

@@ -17,8 +17,8 @@ app = ClientApp()
 
 @functools.cache
 def client(train, name, rows, secret, key):
-    """The client of these settings. secret: the clients' key for sums of ciphertexts, key: its own, by which it signs, if
-    there are any. Of its rows under the last model it says sums, and nothing of a single one."""
+    """The client of these settings. secret: the clients' key for sums of ciphertexts, key: its own, by which it signs,
+    if there are any. Of its rows under the last model it says sums, and nothing of a single one."""
     return join(train, name, rows, Path(tempfile.mkdtemp()), read, secret=secret, key=key)
 
 

@@ -32,10 +32,11 @@ CARD = AttackCard(
     level="deep",
     more=("likeness", "chance"),
     passes=1,
-    means="A first layer's change, divided by that of its bias, is a mean of the client's rows, for each unit another one: "
-    "of a client with few rows, single ones. The AUC says how much better these means match the forgotten rows than unseen "
-    "ones; `likeness` is the mean correlation of a forgotten row with the best match, `chance` that of an unseen row. It "
-    "needs a network whose first layer is linear, and what clients sent: encrypted sums leave nothing to read.",
+    means="A first layer's change, divided by that of its bias, is a mean of the client's rows, for each unit another "
+    "one: of a client with few rows, single ones. The AUC says how much better these means match the forgotten rows than "
+    "unseen ones; `likeness` is the mean correlation of a forgotten row with the best match, `chance` that of an unseen "
+    "row. It needs a network whose first layer is linear, and a server that kept what clients sent (`history: last` or "
+    "`all`): encrypted sums leave nothing to read, and a model after a departure has no record.",
 )
 LEAST = 1e-9
 """A change of a bias below which nothing is divided by it."""
@@ -44,9 +45,9 @@ LEAST = 1e-9
 def inverted() -> Attack:
     """AUC of forget against holdout by the best correlation with a row read off the leaving clients' updates.
 
-    Each unit of the first layer gives (change of its weights) / (change of its bias): exactly the row where a client took
-    one step on one row (Geiping et al. 2020), a weighted mean of its rows where it took more. No optimisation follows, as
-    it does in the paper.
+    Each unit of the first layer gives (change of its weights) / (change of its bias): exactly the row where a client
+    took one step on one row (Geiping et al. 2020), a weighted mean of its rows where it took more. No optimisation
+    follows, as it does in the paper.
     """
 
     def attack(target: Target) -> Found:
@@ -57,9 +58,9 @@ def inverted() -> Attack:
         read = rows_in(record_of(target.model), leaving, name)
         if not len(read):
             raise NotMeasured("the server kept no update of the clients that hold these rows")
-        sides = [likeness(inputs(target, rows), read) for rows in (forget, holdout)]
-        figure = compare(*sides, why=f"{len(read)} means read off {name}", rows=(forget, holdout))
-        means = [Figure(*intervals.mean(one, 0.0, 1.0), n=len(one)) for one in sides]
+        ours, theirs = (likeness(inputs(target, rows), read) for rows in (forget, holdout))
+        figure = compare(ours, theirs, f"{len(read)} means read off {name}", rows=(forget, holdout))
+        means = [Figure(*intervals.mean(one, 0.0, 1.0), n=len(one)) for one in (ours, theirs)]
         return Found(figure, more={"likeness": ("share", "lower", means[0]), "chance": ("share", "lower", means[1])})
 
     return attack

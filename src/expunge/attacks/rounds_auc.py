@@ -30,8 +30,8 @@ CARD = AttackCard(
     level="deep",
     more=("own",),
     passes=24,
-    means=MEANS + " It takes a server that kept all rounds (`history: all`). A model after a departure has no record, so "
-    "that it is measured on the model before and on gold: what erases it is the deletion of the record.",
+    means=MEANS + " It takes a server that kept all rounds (`history: all`). A model after a departure has no record, "
+    "so that it is measured on the model before and on gold: what erases it is the deletion of the record.",
 )
 
 
@@ -39,8 +39,8 @@ def rounds_auc() -> Attack:
     """AUC of forget against holdout by low loss, averaged over the models of all rounds (after Nasr et al. 2019).
 
     `own`: by how much the leaving clients' own training lowered a row's loss, averaged over the rounds in which they
-    took part: the server sees their models before it averages. The paper learns its attack from rows that are known to be
-    members; here nothing is learned.
+    took part: the server sees their models before it averages. The paper learns its attack from rows that are known to
+    be members; here nothing is learned.
     """
 
     def attack(target: Target) -> Found:

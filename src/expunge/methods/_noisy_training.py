@@ -1,7 +1,7 @@
 """A client's local training with differential privacy, by Opacus: DP-SGD on its own rows, and what epsilon it gives.
 
-Each step takes each row with the same small chance, cuts each row's gradient to a length, and adds Gaussian noise (Abadi
-et al. 2016, arXiv:1607.00133). What it bounds is how much all that the client ever sends tells of one row.
+Each step takes each row with the same small chance, cuts each row's gradient to a length, and adds Gaussian noise
+(Abadi et al. 2016, arXiv:1607.00133). What it bounds is how much all that the client ever sends tells of one row.
 """
 
 from __future__ import annotations

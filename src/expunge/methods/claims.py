@@ -1,9 +1,9 @@
 """What each client claims to have sent, signed with its own key: Ed25519, by `cryptography`.
 
 A claim has the client, the round, the digests of the model that it received and of what it sent, and its examples. The
-server takes no update whose claim does not go with it, and keeps the signatures in the facts of the rounds. They say who
-sent what, as long as a client's key is its own: whoever holds all keys can make all claims.
-Source: AF2 (arXiv:2202.12443), the claims of each party.
+server takes no update whose claim does not go with it, and keeps the signatures in the facts of the rounds. They say
+who sent what, as long as a client's key is its own: whoever holds all keys can make all claims. Source: AF2
+(arXiv:2202.12443), the claims of each party.
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ def fault_of_claim(signature: str, key: str, claim: bytes) -> str:
     return ""
 
 
-def unsigned(
-    number: int, received: str, updates: Sequence[ClientUpdate], known: Mapping[str, str]
-) -> dict[str, str]:
+def unsigned(number: int, received: str, updates: Sequence[ClientUpdate], known: Mapping[str, str]) -> dict[str, str]:
     """Client -> why its claim does not hold, of those whose does not. known: client -> its public key."""
     found: dict[str, str] = {}
     for one in updates:
@@ -140,7 +138,8 @@ def claims_of(updates: Sequence[ClientUpdate]) -> dict[str, dict[str, Any]]:
 
 
 def broken_claims(fact: Mapping[str, Any], keys: dict[str, str]) -> list[str]:
-    """What is wrong with the claims of a round, in sentences. keys: client -> its public key; further ones are added."""
+    """What is wrong with the claims of a round, in sentences. keys: client -> its public key; further ones are
+    added."""
     found, claims = [], fact.get("claims") or {}
     for name in fact.get("updates") or {} if claims else ():
         told = claims.get(name)

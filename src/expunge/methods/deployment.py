@@ -62,7 +62,8 @@ class Training:
         return Placing.of(self.options["clients"], f"{WHERE}.clients")
 
     def sums(self, key: str | Path, where: str, ask: Open | None = None) -> Sums | None:
-        """The client's side of encrypted sums, or with `ask` the server's; None where sums are plain. Raises BadInput."""
+        """The client's side of encrypted sums, or with `ask` the server's; None where sums are plain. Raises
+        BadInput."""
         name = self.options["sums"]
         if name == "plain":
             return None

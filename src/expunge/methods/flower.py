@@ -43,8 +43,9 @@ def client_app(train: Train, *, name: str = "", read: Read | None = None, open_s
     """The ClientApp whose train action trains one client from the arrays that it is sent.
 
     A message has the records "arrays" (the global model) and "config" (`round`, `client`, `count`); the reply "arrays",
-    "metrics" (`examples`) and "config" (`signature`, `key`: empty without a claim). Where they are given, `query.name` is
-    answered with the client's name, `query.read` with what it reads, and `query.open` with the numbers of an encrypted sum.
+    "metrics" (`examples`) and "config" (`signature`, `key`: empty without a claim). Where they are given, `query.name`
+    is answered with the client's name, `query.read` with what it reads, and `query.open` with the numbers of an
+    encrypted sum.
     """
     app, flwr = _flwr("clientapp").ClientApp(), _flwr("app")
 
@@ -148,7 +149,8 @@ def open_through(grid: Any, nodes: Mapping[str, int], timeout: float | None = No
         config = flwr.ConfigRecord({"count": count, "size": size})
         records = flwr.RecordDict({"arrays": flwr.ArrayRecord(total), "config": config})
         for node in nodes.values():
-            for reply in grid.send_and_receive([grid.create_message(records, "query.open", node, "0")], timeout=timeout):
+            message = grid.create_message(records, "query.open", node, "0")
+            for reply in grid.send_and_receive([message], timeout=timeout):
                 if not reply.has_error():
                     return np.asarray(_weights_in(reply)["sum"].numpy())
         raise BadInput.of("trainer.federation.sums", count, "clients' sum was decrypted by nobody", "start the clients")

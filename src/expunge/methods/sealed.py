@@ -2,8 +2,9 @@
 
 Additive encryption by tenseal (CKKS) or phe (Paillier). The clients share the secret key, the server has the public
 one, adds what it cannot read, and has one client decrypt the sum. Each client first rounds its change to a grid, so
-that the sum consists of whole numbers: CKKS's noise is rounded away, and the same rounds end with the same bits, whatever
-keys and noise were drawn. What a client gives back is a sum of whole numbers too, and tells nothing of the secret key.
+that the sum consists of whole numbers: CKKS's noise is rounded away, and the same rounds end with the same bits,
+whatever keys and noise were drawn. What a client gives back is a sum of whole numbers too, and tells nothing of the
+secret key.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ SCHEMES: dict[str, Any] = {"ckks": Ckks, "paillier": Paillier}
 
 
 def write_keys(folder: Path, name: str) -> None:
-    """Draw keys for clients on other machines: `sums.key` is for all clients and nobody else, `sums.pub` for the server."""
+    """Draw keys for clients on other machines: `sums.key` is for all clients and nobody else, `sums.pub` for the
+    server."""
     secret, public = SCHEMES[name].keys()
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "sums.key", secret, PRIVATE)
@@ -265,5 +267,6 @@ def check_sums(name: str, strategy: Strategy, spec: Any, history: str) -> None:
     if not strategy.adds:
         raise BadInput.of(WHERE, name, f"hides the single updates that the strategy {spec} compares", "take fedavg")
     if history != "none":
-        raise BadInput.of(WHERE, name, f"leaves the server no updates to keep (history: {history})", "set history: none")
+        why = f"leaves the server no updates to keep (history: {history})"
+        raise BadInput.of(WHERE, name, why, "set history: none")
     _tenseal() if name == "ckks" else _phe()

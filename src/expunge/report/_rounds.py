@@ -14,7 +14,7 @@ DIGITS = 12
 """Of a digest that the page shows."""
 LINKED = "Each round is linked to the one before; expunge verify computes the links again."
 SEEDED = "The noise follows from a seed: what it costs is real, and it protects from nobody who knows the seed."
-SECRET = "The noise was drawn from the system, and nobody can draw it again: nor can this training be repeated bit for bit."
+SECRET = "The noise came from the system, and nobody can draw it again: this training cannot be repeated bit for bit."
 CLEAR = "The updates were not encrypted: the server saw each before it was summed."
 HIDDEN = (
     "Clients encrypted their updates ({}), and the server saw their sums alone; digests are of ciphertexts, which are "
@@ -74,7 +74,7 @@ def _noise(stage: Mapping[str, Any]) -> str:
         return f"The updates are clipped and no noise is added: nothing bounds what {of} tells."
     bound = f"epsilon {found['epsilon']:.3g} at delta {found['delta']:g}"
     secret = found.get("secret", False)
-    says = f"Noise over {found['rounds']} rounds bounds what {of} tells of a client, for whoever does not know the noise"
+    says = f"Noise over {found['rounds']} rounds bounds what {of} tells of a client to whoever does not know the noise"
     clear = "" if "sums" in stage or found["of"] != "sum" else f" {CLEAR}"
     return f"{says}: {bound}. {SECRET if secret else SEEDED}{clear}"
 

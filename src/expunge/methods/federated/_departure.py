@@ -55,8 +55,8 @@ class Departure:
 
     def reference(self, strategy: Any = None) -> State:
         """The mean of the other clients' models in the last round: the global model without the leaving clients' last
-        updates, for as many of them as took part in it; the global model where the server saw nobody's. strategy: in the
-        mean's place, over what the server kept."""
+        updates, for as many of them as took part in it; the global model where the server saw nobody's. strategy: in
+        the mean's place, over what the server kept."""
         if not (kept := self.kept):
             self.context.notes.setdefault("remarks", []).append(HIDDEN)
             return state_of(self.model)
@@ -89,8 +89,8 @@ class Departure:
 
 
 HIDDEN = (
-    "The server saw sums of the clients' updates alone, so that the leaving client's last one could not be taken off: the "
-    "departure began with the global model."
+    "The server saw sums of the clients' updates alone, so that the leaving client's last one could not be taken off: "
+    "the departure began with the global model."
 )
 
 
