@@ -36,9 +36,9 @@ def commands(tmp_path: Path) -> dict[str, list[str]]:
     real = tmp_path / "real.yaml"
     real.write_text(f"model: builtin:smollm2\nforget: {data}\nout: {tmp_path / 'out'}\n", encoding="utf-8")
     federations = {
-        "tenseal": {"sums": "ckks", "history": "none"},
-        "phe": {"sums": "paillier", "history": "none"},
-        "cryptography": {"keys": str(tmp_path)},
+        "tenseal": {"local": {"encrypt": "ckks"}, "history": "none"},
+        "phe": {"local": {"encrypt": "paillier"}, "history": "none"},
+        "cryptography": {"local": {"sign": str(tmp_path)}},
         "opacus": {"local": {"sgd": 0.05, "dp": {}}},
     }
     for package, options in federations.items():

@@ -58,7 +58,7 @@ def test_messages_carry_ciphertexts_and_claims(tmp_path: Path) -> None:
     names = ["0", "1", "2", "3"]
     write_keys(tmp_path, "ckks")
     make_keys(tmp_path / "keys", names)
-    settings = config(tmp_path, rounds=2, sums="ckks", history="none")
+    settings = config(tmp_path, rounds=2, local={"encrypt": "ckks"}, history="none")
     (tmp_path / "train.yaml").write_text(json.dumps(settings))
     mine = {name: [row for row in rows() if str(row["client"]) == name] for name in names}
     with pytest.raises(BadInput, match=r"secret.*is missing, and the sums are ckks"):

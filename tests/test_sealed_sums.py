@@ -133,20 +133,20 @@ def test_noise_that_is_divided_waits_for_all_who_add_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"history": "last"}, r"sums: 'ckks' leaves the server no updates to keep \(history: last\)"),
+        ({"history": "last"}, r"encrypt: 'ckks' leaves the server no updates to keep \(history: last\)"),
         ({"strategy": "median", "history": "none"}, "hides the single updates that the strategy median compares"),
         ({"strategy": "legato", "history": "none"}, "hides the single updates"),
     ],
 )
 def test_what_needs_single_updates_is_refused(options: dict[str, Any], why: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=why):
-        train(config(tmp_path, sums="ckks", **options))
+        train(config(tmp_path, local={"encrypt": "ckks"}, **options))
 
 
 def test_a_client_leaves_a_federation_whose_server_saw_sums_alone(clear: None, tmp_path: Path) -> None:
     """Going on, and the leaving client's ascent from the global model, which the notes say; what would take its last
     update off, or replay all, is refused."""
-    base = train(config(tmp_path, sums="ckks", history="none"))
+    base = train(config(tmp_path, local={"encrypt": "ckks"}, history="none"))
     manifest = read_manifest(base)
     assert manifest["federation"]["sums"] == "ckks" and FEDERATED in open_model(str(base)).capabilities
     given = {
@@ -230,11 +230,11 @@ def test_noise_under_encryption_is_that_in_the_clear(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_training_by_request_is_encrypted_and_resumes(tmp_path: Path) -> None:
-    """`sums: ckks` in train.yaml, twice: the same model; the manifest has the bytes, and digests of ciphertexts."""
+    """`encrypt: ckks` in train.yaml, twice: the same model; the manifest has the bytes, and digests of ciphertexts."""
     bases = []
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        bases.append(train(config(tmp_path / name, sums="ckks", history="none")))
+        bases.append(train(config(tmp_path / name, local={"encrypt": "ckks"}, history="none")))
     assert equal(weights(bases[0]), weights(bases[1]))
     told = [read_manifest(base)["federation"] for base in bases]
     assert told[0]["facts"][0]["updates"] != told[1]["facts"][0]["updates"]

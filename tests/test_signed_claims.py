@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_keys(folder / "keys", NAMES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXPUNGE_CACHE", str(folder / "cache"))
-        train(config(folder, rounds=2, keys=str(folder / "keys")))
+        train(config(folder, rounds=2, local={"sign": str(folder / "keys")}))
         method = {"erase_client": {"rounds": 1, "epochs": 1}}
         given = {"model": str(folder / "base"), "data": str(folder / "rows.jsonl"), "forget": {"client": 3}}
         run({**given, "method": method, "gold": "none", "out": str(folder / "run")})
@@ -189,6 +189,6 @@ def test_the_server_takes_no_update_whose_claim_does_not_go_with_it(place: Path,
 def test_keys_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "0.pem").write_text("no key")
     with pytest.raises(BadInput, match=r"0\.pem.* cannot be read .*openssl genpkey -algorithm ed25519"):
-        train(config(tmp_path, keys=str(tmp_path)))
+        train(config(tmp_path, local={"sign": str(tmp_path)}))
     with pytest.raises(BadInput, match="cannot be read"):
         private_key(tmp_path / "1.pem")

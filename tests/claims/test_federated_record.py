@@ -26,7 +26,6 @@ def measured(seed: int) -> dict[str, Any]:
 
 
 @each
-@pytest.mark.claims("rounds_auc")
 def test_a_client_s_own_updates_tell_its_rows_and_means_do_not(seed: int) -> None:
     """By how much the client's own updates lowered the loss of a row tells its rows with an AUC more than .08 above
     that of the sequence of common models; this is within .06 of the last model's, and after the departure within .06 of
@@ -39,7 +38,6 @@ def test_a_client_s_own_updates_tell_its_rows_and_means_do_not(seed: int) -> Non
 
 
 @each
-@pytest.mark.claims("inverted")
 def test_rows_are_read_off_the_updates_of_a_small_client(seed: int) -> None:
     """Of a client with four rows that takes a step on all of them, the server reads all off: correlations over .95, by
     chance under .8. Of one with 40 rows and ten steps means: told from unseen rows still, by an AUC over .65."""

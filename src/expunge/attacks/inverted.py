@@ -14,8 +14,7 @@ from expunge.core.card import AttackCard, Example
 from expunge.evaluation import intervals
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
-from expunge.methods._history import Kept
-from expunge.methods.record import record_of
+from expunge.methods.record import Kept, record_of
 from expunge.methods.training import client_in
 from expunge.models.history import FEDERATED
 
@@ -33,10 +32,10 @@ CARD = AttackCard(
     more=("likeness", "chance"),
     passes=1,
     means="A first layer's change, divided by that of its bias, is a mean of the client's rows, for each unit another "
-    "one: of a client with few rows, single ones. The AUC says how much better these means match the forgotten rows than "
-    "unseen ones; `likeness` is the mean correlation of a forgotten row with the best match, `chance` that of an unseen "
-    "row. It needs a network whose first layer is linear, and a server that kept what clients sent (`history: last` or "
-    "`all`): encrypted sums leave nothing to read, and a model after a departure has no record.",
+    "one: of a client with few rows, single ones. The AUC says how much better these means match the forgotten rows "
+    "than unseen ones; `likeness` is the mean correlation of a forgotten row with the best match, `chance` that of an "
+    "unseen row. It needs a network whose first layer is linear, and a server that kept what clients sent (`history: "
+    "last` or `all`): encrypted sums leave nothing to read, and a model after a departure has no record.",
 )
 LEAST = 1e-9
 """A change of a bias below which nothing is divided by it."""
@@ -104,10 +103,10 @@ def likeness(rows_ND: np.ndarray, read_RD: np.ndarray) -> np.ndarray:
     """[N] each row's best correlation with what was read, in absolute value: the sign of a mean is not known."""
     if rows_ND.shape[1] != read_RD.shape[1]:
         raise NotMeasured("the first layer does not read the rows as they are")
-    return np.asarray(np.abs(_centred(rows_ND) @ _centred(read_RD).T).max(1))
+    return np.asarray(np.abs(_centre(rows_ND) @ _centre(read_RD).T).max(1))
 
 
-def _centred(found: np.ndarray) -> np.ndarray:
+def _centre(found: np.ndarray) -> np.ndarray:
     """Rows less their mean, of length 1."""
     less = found - found.mean(1, keepdims=True)
     return np.asarray(less / np.maximum(np.linalg.norm(less, axis=1, keepdims=True), 1e-12))

@@ -43,10 +43,15 @@ class Noise(BaseModel):
     secret: bool = False
 
 
+def require_opacus() -> None:
+    """Raises BadInput where Opacus is missing."""
+    require(WHERE, "", "opacus", "dp")
+
+
 def check_noise(model: Model, terms: Mapping[str, Any], strategy: object) -> None:
     """Check that Opacus can train the model, and no strategy wants more of its loss. Raises BadInput."""
-    require(WHERE, "", "opacus", "dp")
-    if "labels" not in model.capabilities:
+    require_opacus()
+    if not {"labels"} <= model.capabilities:
         raise BadInput.of(WHERE, model.family, "has no gradient of its own for each row", "train a classifier")
     if terms:
         raise BadInput.of(WHERE, str(strategy), "adds a term to the clients' loss", "take fedavg")
@@ -60,7 +65,7 @@ def check_noise(model: Model, terms: Mapping[str, Any], strategy: object) -> Non
 
 def train_noisily(model: Model, rows: Sequence[Example], context: Context, noise: Noise) -> dict[str, int]:
     """Train the model in place by DP-SGD; steps and rows read."""
-    require(WHERE, "", "opacus", "dp")
+    require_opacus()
     opacus = importlib.import_module("opacus")
     optim = importlib.import_module("opacus.optimizers")
     began, budget = time.monotonic(), context.budget
@@ -106,7 +111,7 @@ def steps_of(rows: int, budget: Any) -> int:
 
 def epsilon_of(noise: Noise, budget: Any, stages: Sequence[tuple[int, int]]) -> float:
     """The epsilon for one row, added or removed, by Opacus's accountant (Renyi DP). stages: (rows, rounds) of each."""
-    require(WHERE, "", "opacus", "dp")
+    require_opacus()
     accountant = importlib.import_module("opacus.accountants").RDPAccountant()
     accountant.history = [
         (noise.noise, min(1.0, batch_size(budget, rows) / rows), steps_of(rows, budget) * rounds)

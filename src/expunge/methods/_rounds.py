@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -27,7 +27,7 @@ from expunge.core.request import parse
 from expunge.data.clients import Clients
 from expunge.methods._noisy_training import SILENT, Noise, train_noisily
 from expunge.methods._strategy import Strategy
-from expunge.methods.claims import Keys, claims_of, unsigned
+from expunge.methods.claims import Keys, claims_of, faults_of_claims
 from expunge.methods.objective import plain_training
 from expunge.methods.sealed import Sums, Unsendable, seal
 from expunge.models.weights import snapshot
@@ -107,6 +107,11 @@ class Rounds:
     """Weight of the labels' loss."""
     ledger: Ledger = field(default_factory=Ledger)
 
+    def take(self, duties: Duties) -> None:
+        """Let the clients do these beside their training, both sides' keys in this process. Raises BadInput."""
+        self.sums, self.keys = Sums.of(duties.encrypt), Keys.of(duties.sign, list(self.clients))
+        self.dp = duties.dp
+
     def run(self, weights: State, count: int, first: int = 1) -> State:
         """The global model after `count` rounds, the first of them with this number."""
         stage = self.context.label
@@ -167,7 +172,7 @@ class Rounds:
         """(the updates that may be used, client -> why its own is left out)."""
         usable, refused = self.sums.screen(updates) if self.sums else screen(weights, updates)
         if self.keys or self.parties or any(one.signature for one in updates):
-            refused |= unsigned(number, digest_of(weights), usable, self.parties)
+            refused |= faults_of_claims(number, digest_of(weights), usable, self.parties)
         return [one for one in usable if one.client not in refused], refused
 
     def _combine(self, weights: State, usable: Sequence[ClientUpdate]) -> tuple[State, int]:
@@ -179,7 +184,7 @@ class Rounds:
         return self.strategy.take_sum(weights, mean), size
 
     def _facts(self, weights: State, usable: Sequence[ClientUpdate]) -> dict[str, Any]:
-        """What a round's fact says of the clients: of ciphertexts digests alone."""
+        """The clients' part of a round's fact: of ciphertexts digests alone."""
         known = [] if self.sums else usable
         found: dict[str, Any] = {
             "updates": {one.client: digest_of(one.weights) for one in usable},
@@ -229,7 +234,7 @@ class Rounds:
         return sent
 
     def send(self, number: int, name: str, weights: State, count: int) -> ClientUpdate:
-        """What a client sends after its training: encrypted, and signed, where it should be. count: of those asked."""
+        """Train a client; encrypt and sign what it sends, where it should. count: of the clients that were asked."""
         update = self.train_client(number, name, weights)
         if self.sums and self.sums.client:
             protected = self.strategy.protect(weights, update, count)
@@ -282,19 +287,26 @@ def _draw(context: Context, number: int, name: str) -> int:
 
 
 class Local(BaseModel):
-    """How a client trains within a round: passes over its rows, the rate of SGD with momentum in AdamW's place, and
-    noise on each step."""
+    """How a client trains within a round: passes over its rows, and the rate of SGD with momentum in AdamW's place."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     sgd: Annotated[float, Field(gt=0, le=10)] | None = None
-    dp: Noise | None = None
 
     @classmethod
-    def of(cls, value: Any, where: str) -> Local:
+    def of(cls, value: Any, where: str) -> Self:
         """From a number of passes, or a mapping of the fields. Raises BadInput."""
         return parse(cls, value if isinstance(value, Mapping) else {"epochs": value}, where)
+
+
+class Duties(Local):
+    """What a client does within a round: how it trains, with what noise on each step, by which scheme it encrypts its
+    change (`methods/sealed.py`), and in which folder the key lies by which it signs (`methods/claims.py`)."""
+
+    dp: Noise | None = None
+    encrypt: Literal["ckks", "paillier"] | None = None
+    sign: str | None = None
 
 
 def local_budget(budget: Budget, local: Local) -> Budget:

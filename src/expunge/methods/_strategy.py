@@ -57,7 +57,7 @@ class Strategy:
         """Look at the model that a round made. accuracy: names of clients -> its accuracy on their rows."""
 
     def protect(self, before: State, update: ClientUpdate, count: int) -> ClientUpdate:
-        """What a client puts into a sum of so many clients: clipped and noised, where the strategy says so."""
+        """The client's part of a sum of so many clients: clipped and noised, where the strategy says so."""
         return update
 
     def share(self, update: ClientUpdate) -> int:

@@ -1,4 +1,4 @@
-"""What each client claims to have sent, signed with its own key: Ed25519, by `cryptography`.
+"""Claims of clients on what they sent, each signed with the client's own key: Ed25519, by `cryptography`.
 
 A claim has the client, the round, the digests of the model that it received and of what it sent, and its examples. The
 server takes no update whose claim does not go with it, and keeps the signatures in the facts of the rounds. They say
@@ -19,12 +19,12 @@ from expunge.core.extras import require
 from expunge.core.files import PRIVATE, canonical, write_text
 from expunge.training.updates import ClientUpdate, digest_of
 
-WHERE = "trainer.federation.keys"
+WHERE = "trainer.federation.local.sign"
 HEAD = "expunge: claim of a federation's client, version 1\n"
 
 
 def claim_of(client: str, round_: int, received: str, update: str, examples: int) -> bytes:
-    """What a client signs. received, update: digests of the model that it got, and of what it sent."""
+    """The text that a client signs. received, update: digests of the model that it got, and of what it sent."""
     told = {"client": client, "round": round_, "received": received, "update": update, "examples": examples}
     return (HEAD + canonical(told)).encode()
 
@@ -39,7 +39,7 @@ class Keys:
     folder: Path
 
     @classmethod
-    def of(cls, folder: str, clients: Sequence[str]) -> Keys | None:
+    def of(cls, folder: str | None, clients: Sequence[str]) -> Keys | None:
         """The keys of these clients; None without a folder. Raises BadInput."""
         if not folder:
             return None
@@ -66,7 +66,7 @@ def sign(key: Any, number: int, received: str, update: ClientUpdate) -> ClientUp
 def private_key(path: Path) -> Any:
     """The Ed25519 key of a PEM file. Raises BadInput."""
     private, _ = _ed25519()
-    found = _loaded(path, "load_pem_private_key", None)
+    found = _load(path, "load_pem_private_key", None)
     if not isinstance(found, private):
         raise BadInput.of(WHERE, str(path), "is not an Ed25519 key", f"openssl genpkey -algorithm ed25519 -out {path}")
     return found
@@ -75,13 +75,13 @@ def private_key(path: Path) -> Any:
 def public_key(path: Path) -> str:
     """The Ed25519 public key of a PEM file, in hexadecimal. Raises BadInput."""
     _, public = _ed25519()
-    found = _loaded(path, "load_pem_public_key")
+    found = _load(path, "load_pem_public_key")
     if not isinstance(found, public):
         raise BadInput.of("parties", str(path), "is not an Ed25519 key", "give the file that the client gave you")
     return str(found.public_bytes_raw().hex())
 
 
-def _loaded(path: Path, loader: str, *given: Any) -> Any:
+def _load(path: Path, loader: str, *given: Any) -> Any:
     try:
         return getattr(_cryptography("hazmat.primitives.serialization"), loader)(path.read_bytes(), *given)
     except (OSError, ValueError, TypeError) as error:
@@ -120,7 +120,9 @@ def fault_of_claim(signature: str, key: str, claim: bytes) -> str:
     return ""
 
 
-def unsigned(number: int, received: str, updates: Sequence[ClientUpdate], known: Mapping[str, str]) -> dict[str, str]:
+def faults_of_claims(
+    number: int, received: str, updates: Sequence[ClientUpdate], known: Mapping[str, str]
+) -> dict[str, str]:
     """Client -> why its claim does not hold, of those whose does not. known: client -> its public key."""
     found: dict[str, str] = {}
     for one in updates:
@@ -138,7 +140,7 @@ def claims_of(updates: Sequence[ClientUpdate]) -> dict[str, dict[str, Any]]:
 
 
 def broken_claims(fact: Mapping[str, Any], keys: dict[str, str]) -> list[str]:
-    """What is wrong with the claims of a round, in sentences. keys: client -> its public key; further ones are
+    """The faults of a round's claims, in sentences. keys: client -> its public key; further ones are
     added."""
     found, claims = [], fact.get("claims") or {}
     for name in fact.get("updates") or {} if claims else ():

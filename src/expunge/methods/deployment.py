@@ -20,7 +20,7 @@ from expunge.core.files import write_json
 from expunge.core.train_config import TrainConfig
 from expunge.data.clients import Placing, clients_of
 from expunge.data.load import load
-from expunge.methods._rounds import Local, Rounds, local_budget, state_of
+from expunge.methods._rounds import Duties, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
 from expunge.methods.claims import private_key, sign
 from expunge.methods.facts import keys_in
@@ -49,12 +49,16 @@ class Training:
 
     def rounds(self, model: Model, clients: Mapping[str, list[Example]], folder: Path) -> Rounds:
         """The rounds over these clients, as a training in one process has them."""
-        local = Local.of(self.options["local"], f"{WHERE}.local")
-        budget = local_budget(self.config.budget, local)
+        budget = local_budget(self.config.budget, self.duties)
         context = Context(self.config.budget, folder, self.config.seed, "train")
         run = Rounds(model, dict(clients), self.strategy, context, budget, self.placing.fraction)
-        run.dp = local.dp
+        run.dp = self.duties.dp
         return run
+
+    @property
+    def duties(self) -> Duties:
+        """What clients do within a round; where keys lie is said when they join."""
+        return Duties.of(self.options["local"], f"{WHERE}.local")
 
     @property
     def placing(self) -> Placing:
@@ -64,8 +68,8 @@ class Training:
     def sums(self, key: str | Path, where: str, ask: Open | None = None) -> Sums | None:
         """The client's side of encrypted sums, or with `ask` the server's; None where sums are plain. Raises
         BadInput."""
-        name = self.options["sums"]
-        if name == "plain":
+        name = self.duties.encrypt
+        if name is None:
             return None
         if not key:
             raise BadInput.of(where, "", f"is missing, and the sums are {name}", "name the file of the key")
@@ -91,8 +95,8 @@ def join(
     """The ClientApp of one client. path: train.yaml. rows: its own rows, or a file of them. folder: for scratch.
 
     read: what the client says of its own rows under a model, as JSON: readouts, or sums alone. secret: file of the
-    clients' key for `sums` (methods/sealed.py). key: file of the client's own, by which it signs (methods/claims.py).
-    Raises BadInput.
+    clients' key for `encrypt` (methods/sealed.py). key: file of the client's own, by which it signs
+    (methods/claims.py). Raises BadInput.
     """
     training = Training.read(path)
     sums = training.sums(secret, "secret")
@@ -142,7 +146,7 @@ def serve(
     """Train over the grid's nodes once `count` clients are there, and write the model to a folder.
 
     Beside it lie the account of the rounds (`federation.json`) and what each client says of its own rows under the last
-    model (`read.json`). public: file of the server's key for `sums`. parties: folder of the clients' public keys, by
+    model (`read.json`). public: file of the server's key for `encrypt`. parties: folder of the clients' public keys, by
     which they must sign. Raises BadInput where clients are missing.
     """
     training = Training.read(path)

@@ -49,38 +49,38 @@ def client_app(train: Train, *, name: str = "", read: Read | None = None, open_s
     """
     app, flwr = _flwr("clientapp").ClientApp(), _flwr("app")
 
-    def act(message: Any, context: Any) -> Any:
-        config = message.content["config"]
-        sent = train(int(config["round"]), str(config["client"]), _weights_in(message), int(config["count"]))
-        records = {
-            "arrays": flwr.ArrayRecord(sent.weights),
-            "metrics": flwr.MetricRecord({"examples": sent.examples}),
-            "config": flwr.ConfigRecord({"signature": sent.signature, "key": sent.key}),
-        }
-        return flwr.Message(flwr.RecordDict(records), reply_to=message)
+    def answer(make: Callable[[Any], dict[str, Any]]) -> Callable[[Any, Any], Any]:
+        return lambda message, context: flwr.Message(flwr.RecordDict(make(message)), reply_to=message)
 
-    def decrypt(message: Any, context: Any) -> Any:
-        assert open_sum is not None
-        config = message.content["config"]
-        found = open_sum(_weights_in(message), int(config["count"]), int(config["size"]))
-        records = {"arrays": flwr.ArrayRecord({"sum": torch.from_numpy(found)})}
-        return flwr.Message(flwr.RecordDict(records), reply_to=message)
+    def tell(key: str, make: Callable[[Any], str]) -> Callable[[Any, Any], Any]:
+        return answer(lambda message: {"config": flwr.ConfigRecord({key: make(message)})})
 
-    def answer(key: str, make: Callable[[Any], str]) -> Callable[[Any, Any], Any]:
-        def tell(message: Any, context: Any) -> Any:
-            records = {"config": flwr.ConfigRecord({key: make(message)})}
-            return flwr.Message(flwr.RecordDict(records), reply_to=message)
-
-        return tell
-
-    app.train()(act)
+    app.train()(answer(lambda message: _train(message, train)))
     if name:
-        app.query("name")(answer("name", lambda message: name))
+        app.query("name")(tell("name", lambda message: name))
     if read:
-        app.query("read")(answer("read", lambda message: read(_weights_in(message))))
+        app.query("read")(tell("read", lambda message: read(_weights_in(message))))
     if open_sum:
-        app.query("open")(decrypt)
+        app.query("open")(answer(lambda message: _open(message, open_sum)))
     return app
+
+
+def _train(message: Any, train: Train) -> dict[str, Any]:
+    """The records of a client's update."""
+    flwr, config = _flwr("app"), message.content["config"]
+    sent = train(int(config["round"]), str(config["client"]), _weights_in(message), int(config["count"]))
+    return {
+        "arrays": flwr.ArrayRecord(sent.weights),
+        "metrics": flwr.MetricRecord({"examples": sent.examples}),
+        "config": flwr.ConfigRecord({"signature": sent.signature, "key": sent.key}),
+    }
+
+
+def _open(message: Any, open_sum: Open) -> dict[str, Any]:
+    """The records of an encrypted sum's numbers."""
+    config = message.content["config"]
+    found = open_sum(_weights_in(message), int(config["count"]), int(config["size"]))
+    return {"arrays": _flwr("app").ArrayRecord({"sum": torch.from_numpy(found)})}
 
 
 def _weights_in(message: Any) -> State:

@@ -7,6 +7,8 @@ from expunge.methods._history import Kept, read_history
 from expunge.methods._rounds import state_of
 from expunge.models.history import history_of
 
+__all__ = ["Kept", "record_of"]
+
 
 def record_of(model: Model) -> list[Kept]:
     """The rounds that were kept beside a model that a federation trained, the oldest first. Raises BadInput."""

@@ -30,7 +30,7 @@ GRID = 2.0**-20
 """Step to which a client rounds its change: the mean lies within half of it from that of unrounded changes."""
 LIMIT = 2.0**18
 """Bound of the sum of all clients' changes, each times its weight: CKKS holds no larger numbers."""
-WHERE = "trainer.federation.sums"
+WHERE = "trainer.federation.local.encrypt"
 
 
 class Unsendable(ValueError):
@@ -205,9 +205,9 @@ class Sums:
     client: Scheme | None = None
 
     @classmethod
-    def of(cls, name: str) -> Sums | None:
-        """With keys that are drawn now, both sides in this process; None for `plain`. Raises BadInput."""
-        if name == "plain":
+    def of(cls, name: str | None) -> Sums | None:
+        """With keys that are drawn now, both sides in this process; None without a scheme. Raises BadInput."""
+        if name is None:
             return None
         secret, public = SCHEMES[name].keys()
         own: Scheme = SCHEMES[name](secret)
@@ -257,12 +257,12 @@ def after(before: State, total: np.ndarray, weight: int) -> State:
     return found
 
 
-def check_sums(name: str, strategy: Strategy, spec: Any, history: str) -> None:
+def check_sums(name: str | None, strategy: Strategy, spec: Any, history: str) -> None:
     """Check that the packages are there, that a strategy needs the sum alone, and that the server is to keep nothing.
 
     spec: the strategy as it was given. Raises BadInput.
     """
-    if name == "plain":
+    if name is None:
         return
     if not strategy.adds:
         raise BadInput.of(WHERE, name, f"hides the single updates that the strategy {spec} compares", "take fedavg")

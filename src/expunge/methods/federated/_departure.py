@@ -14,11 +14,11 @@ from expunge.core.contracts import Method, Model
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.data.clients import Clients, Placing, clients_of
 from expunge.methods._history import Kept, read_history
-from expunge.methods._noisy_training import Noise, check_noise, guarantee_of
-from expunge.methods._rounds import Ledger, Rounds, local_budget, state_of
+from expunge.methods._noisy_training import guarantee_of, require_opacus
+from expunge.methods._rounds import Duties, Ledger, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
 from expunge.methods.claims import Keys
-from expunge.methods.sealed import Sums, check_sums
+from expunge.methods.sealed import check_sums
 from expunge.methods.trainers.federation import WHERE, cost_of, federation_of, local_of, outcome_of
 from expunge.models.build import budget_of
 from expunge.models.history import history_of
@@ -31,7 +31,8 @@ class Departure:
     """The parties and the settings of a federation that some rows leave.
 
     leaving: rows to forget, by their clients. staying: the rows that the method may train on, by theirs: a client that
-    asks for a part of its rows stands in both. local: the budget of a client's training within a round, dp: its noise.
+    asks for a part of its rows stands in both. local: the budget of a client's training within a round. duties: what
+    clients do within one.
     """
 
     model: Model
@@ -41,7 +42,7 @@ class Departure:
     options: Mapping[str, Any]
     local: Budget
     spent: Ledger = field(default_factory=Ledger)
-    dp: Noise | None = None
+    duties: Duties = field(default_factory=Duties)
 
     @property
     def strategy(self) -> Strategy:
@@ -80,12 +81,13 @@ class Departure:
         """Rounds of those who stay, which add to what was spent."""
         share = _placing(self.options).fraction
         given = (self.model, self.staying, self.strategy, context, local or self.local, share)
-        sums = Sums.of(self.options["sums"])
-        return Rounds(*given, sums=sums, keys=self.keys(self.staying), dp=self.dp, ledger=self.spent)
+        run = Rounds(*given, ledger=self.spent)
+        run.take(self.duties)
+        return run
 
     def keys(self, clients: Clients) -> Keys | None:
         """The keys by which these sign, as in the training."""
-        return Keys.of(self.options["keys"], list(clients))
+        return Keys.of(self.duties.sign, list(clients))
 
 
 HIDDEN = (
@@ -123,13 +125,13 @@ class Leaves(Method):
         clients_of([*splits["forget"], *splits["retain"]], _placing(options))
         leaving, staying = (clients_of(splits[name], _placing(options)) for name in ("forget", "retain"))
         account = (manifest or {}).get("federation") or {}
-        local = local_of({"federation": account}, options) if account else None
+        duties = local_of({"federation": account}, options)
         name = options["strategy"]
         strategy = strategy_of(name, f"{WHERE}.strategy")
-        check_sums(options["sums"], strategy, name, options["history"])
-        Keys.of(options["keys"], [*staying, *(leaving if self.helps else ())])
-        if local and local.dp and hasattr(model, "module"):
-            check_noise(model, strategy.terms(), name)
+        check_sums(duties.encrypt, strategy, name, options["history"])
+        Keys.of(duties.sign, [*staying, *(leaving if self.helps else ())])
+        if duties.dp:
+            require_opacus()
         if self.averages and not strategy.averages:
             raise BadInput.of(
                 "method", str(name), "is a strategy under which the global model is no mean", "train with fedavg"
@@ -138,10 +140,9 @@ class Leaves(Method):
             raise BadInput.of(
                 "method", str(options["history"]), "is what the server kept, not all rounds", "train with history: all"
             )
-        if self.last and options["sums"] != "plain":
-            raise BadInput.of(
-                "method", options["sums"], "sums show nobody's last update, which this takes off", "leave drop_last out"
-            )
+        if self.last and duties.encrypt:
+            why = "sums show nobody's last update, which this takes off"
+            raise BadInput.of("method", duties.encrypt, why, "leave drop_last out")
         return _absences(leaving, staying, account)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -151,16 +152,16 @@ class Leaves(Method):
         if context.budget.steps == 0:
             context.notes["outcome"] = outcome_of(_nothing(model, context), None, 0.0)
             return model
-        local = local_of(context.manifest, options)
+        duties = local_of(context.manifest, options)
         departure = Departure(
             model,
             context,
             clients_of(splits["forget"], _placing(options)),
             clients_of(splits["retain"], _placing(options)),
             options,
-            local_budget(budget_of(context.manifest), local),
+            local_budget(budget_of(context.manifest), duties),
             Ledger(head=_last_link(context.manifest)),
-            local.dp,
+            duties,
         )
         weights = self.erase(departure)
         checkpoint.restore(model.module, weights, "")
@@ -210,10 +211,10 @@ def _sheet(account: Mapping[str, Any], manifest: Mapping[str, Any], departure: D
     training = manifest.get("federation") or {}
     guarantee = departure.strategy.guarantee(int(training.get("rounds") or 0) + int(account["rounds"]))
     found = {**account, **({"privacy": guarantee} if guarantee else {})}
-    if departure.options["sums"] != "plain":
-        found["sums"] = departure.options["sums"]
-    if departure.dp:
+    if departure.duties.encrypt:
+        found["sums"] = departure.duties.encrypt
+    if departure.duties.dp:
         now = ({name: len(rows) for name, rows in departure.staying.items()}, account)
         stages = [(training.get("examples") or {}, training), now]
-        found["privacy_of_rows"] = guarantee_of(departure.dp, departure.local, stages)
+        found["privacy_of_rows"] = guarantee_of(departure.duties.dp, departure.local, stages)
     return found

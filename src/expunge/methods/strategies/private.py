@@ -24,7 +24,7 @@ CARD = Card(
     equation="section 4",
     means="Where secure aggregation shows the server nothing but the sum, t honest clients need only a share of the "
     "noise each, its deviation over the root of t, for the same guarantee of the sum. The sum alone is shown under "
-    "`sums: ckks` or `sums: paillier`. Noise that follows from a seed protects from nobody who knows the seed; with "
+    "`encrypt: ckks` or `paillier`. Noise that follows from a seed protects from nobody who knows the seed; with "
     "`secret: true` it is drawn from the system.",
 )
 
