@@ -301,7 +301,7 @@ class Local(BaseModel):
 
 
 class Duties(Local):
-    """What a client does within a round: how it trains, with what noise on each step, by which scheme it encrypts its
+    """A client's part within a round: how it trains, with what noise on each step, by which scheme it encrypts its
     change (`methods/sealed.py`), and in which folder the key lies by which it signs (`methods/claims.py`)."""
 
     dp: Noise | None = None

@@ -57,7 +57,7 @@ class Training:
 
     @property
     def duties(self) -> Duties:
-        """What clients do within a round; where keys lie is said when they join."""
+        """The clients' part within a round; where keys lie is said when they join."""
         return Duties.of(self.options["local"], f"{WHERE}.local")
 
     @property

@@ -142,7 +142,7 @@ def _update(client: str, reply: Any) -> ClientUpdate:
 
 
 def open_through(grid: Any, nodes: Mapping[str, int], timeout: float | None = None) -> Open:
-    """Has an encrypted sum decrypted by the first client that answers. Raises BadInput where none does."""
+    """Let an encrypted sum be decrypted by the first client that answers. Raises BadInput where none does."""
     flwr = _flwr("app")
 
     def open_sum(total: State, count: int, size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the server of a federation kept of its rounds, for attacks from its side."""
+"""The rounds that the server of a federation kept, for attacks from its side."""
 
 from __future__ import annotations
 

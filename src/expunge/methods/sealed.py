@@ -235,7 +235,7 @@ class Sums:
 
 
 def seal(scheme: Scheme, before: State, update: ClientUpdate, weight: int, count: int) -> ClientUpdate:
-    """What a client sends in place of its model: the ciphertexts of its change, times its weight.
+    """The message of a client in place of its model: the ciphertexts of its change, times its weight.
 
     count: of the clients that the round asks. Raises Unsendable. Counters are not sent: they stay as they are.
     """

@@ -101,7 +101,7 @@ def _clients(run: Rounds, duties: Duties) -> dict[str, Any]:
 
 
 def _duties(options: Mapping[str, Any]) -> Duties:
-    """What clients do within a round; of a search what it leaves open. Raises BadInput."""
+    """The clients' part within a round; of a search what it leaves open. Raises BadInput."""
     searched = search_of(options["local"], f"{WHERE}.local") is not None
     return Duties() if searched else Duties.of(options["local"], f"{WHERE}.local")
 
