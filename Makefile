@@ -32,7 +32,7 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 nightly: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,federated]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,federated,crypto,dp]'
 	PATH="$(abspath $(BIN)):$$PATH" scripts/nightly
 
 clean:

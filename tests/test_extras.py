@@ -14,10 +14,16 @@ import pytest
 from expunge.cli.app import run
 from expunge.core.errors import BadInput
 from expunge.core.extras import require
+from test_federation import config
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = {"optuna": "tune", "datasketch": "neighbours", "ray": "ray", "gguf": "real", "bitsandbytes": "quantised"}
+EXTRAS = {"optuna": "tune", "datasketch": "neighbours", "ray": "ray", "gguf": "real", "bitsandbytes": "quantised"} | {
+    "tenseal": "crypto",
+    "phe": "crypto",
+    "cryptography": "crypto",
+    "opacus": "dp",
+}
 
 
 @pytest.fixture
@@ -29,7 +35,16 @@ def commands(tmp_path: Path) -> dict[str, list[str]]:
     request.write_text(f"model: builtin:digits\nmethod: ga\nforget: builtin:digits/class:3\nout: {tmp_path / 'out'}\n")
     real = tmp_path / "real.yaml"
     real.write_text(f"model: builtin:smollm2\nforget: {data}\nout: {tmp_path / 'out'}\n", encoding="utf-8")
+    federations = {
+        "tenseal": {"local": {"encrypt": "ckks"}, "history": "none"},
+        "phe": {"local": {"encrypt": "paillier"}, "history": "none"},
+        "cryptography": {"local": {"sign": str(tmp_path)}},
+        "opacus": {"local": {"sgd": 0.05, "dp": {}}},
+    }
+    for package, options in federations.items():
+        (tmp_path / f"{package}.yaml").write_text(json.dumps(config(tmp_path, **options)), encoding="utf-8")
     return {
+        **{package: ["train", str(tmp_path / f"{package}.yaml")] for package in federations},
         "bitsandbytes": ["run", str(request), "--set", "budget.optimizer=adamw_8bit"],
         "gguf": ["run", str(real)],
         "optuna": ["tune", str(request), "--out", str(tmp_path / "tuned")],

@@ -128,7 +128,10 @@ def test_noise_is_divided_by_the_root_of_the_honest_and_changes_are_cut() -> Non
     assert strategy(before, [ClientUpdate("a", sent, 9)])["w"].tolist() == pytest.approx([0.6, 0.8])
     noisy = [Private(1.0, 1.0, 1.0, 0, 1e-5) for _ in range(2)]
     first, again = (one(before, [ClientUpdate("a", sent, 9)])["w"] for one in noisy)
-    assert torch.equal(first, again) and not torch.equal(first, noisy[0](before, [ClientUpdate("a", sent, 9)])["w"])
+    assert torch.equal(first, again)
+    later = {"w": torch.ones(2)}
+    moved = noisy[0](later, [ClientUpdate("a", {"w": sent["w"] + 1}, 9)])["w"] - 1
+    assert (moved - first).abs().max() > 0.1, "another round, other noise"
 
 
 def test_the_epsilon_is_the_least_over_the_orders() -> None:

@@ -16,9 +16,10 @@ app = ClientApp()
 
 
 @functools.cache
-def client(train, name, rows):
-    """The client of these settings. Of its rows under the last model it says sums, and nothing of a single one."""
-    return join(train, name, rows, Path(tempfile.mkdtemp()), read)
+def client(train, name, rows, secret, key):
+    """The client of these settings. secret: the clients' key for sums of ciphertexts, key: its own, by which it signs,
+    if there are any. Of its rows under the last model it says sums, and nothing of a single one."""
+    return join(train, name, rows, Path(tempfile.mkdtemp()), read, secret=secret, key=key)
 
 
 @functools.cache
@@ -37,9 +38,11 @@ def act(message, context):
     config = context.node_config
     if "partition-id" in config:
         return simulated(str(context.run_config["train"]), int(config["partition-id"]))(message, context)
-    return client(str(config["train"]), str(config["client"]), str(config["rows"]))(message, context)
+    names = ("train", "client", "rows", "secret", "key")
+    return client(*(str(config.get(name, "")) for name in names))(message, context)
 
 
 app.train()(act)
 app.query("name")(act)
 app.query("read")(act)
+app.query("open")(act)

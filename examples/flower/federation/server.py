@@ -13,4 +13,5 @@ app = ServerApp()
 def main(grid, context):
     """Train as the server's train.yaml says."""
     config = context.run_config
-    serve(config["train"], grid, int(config["clients"]), Path(config["out"]))
+    keys = {"public": config["public"], "parties": config["parties"]}
+    serve(config["train"], grid, int(config["clients"]), Path(config["out"]), **keys)

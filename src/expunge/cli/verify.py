@@ -16,8 +16,9 @@ whatever the verdict was. With --key a missing or wrong signature is 1; a key fr
 nothing. --measure also reads the model again, without the cache, and compares the figures: it needs the data that
 the request names.
 
-Of a model that a federation trained, the links of its rounds are checked too; of a folder that `expunge train` wrote
-for a federation, these alone.
+Of a model that a federation trained, the links of its rounds are checked too, and the claims that its clients signed,
+with --parties by the public keys that you have of them; of a folder that `expunge train` wrote for a federation,
+these alone.
 
 Examples:
 
@@ -40,13 +41,19 @@ def command(
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="With --measure: run code that comes with the model.")
     ] = False,
+    parties: Annotated[str | None, typer.Option(help="A folder of clients' public keys, CLIENT.pub.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """Run the command."""
     from expunge.workflows.verify import verify
 
     found = verify(
-        certificate, Path(key) if key else None, measure=measure, trust_code=trust_code, reporter=_show.reporter()
+        certificate,
+        Path(key) if key else None,
+        measure=measure,
+        trust_code=trust_code,
+        parties=Path(parties) if parties else None,
+        reporter=_show.reporter(),
     )
     if as_json:
         _show.emit(found.to_json())

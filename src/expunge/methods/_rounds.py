@@ -6,13 +6,14 @@ The same round without one client is the same round for all others.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -24,8 +25,11 @@ from expunge.core.files import delete
 from expunge.core.random import derive
 from expunge.core.request import parse
 from expunge.data.clients import Clients
+from expunge.methods._noisy_training import SILENT, Noise, train_noisily
 from expunge.methods._strategy import Strategy
+from expunge.methods.claims import Keys, claims_of, faults_of_claims
 from expunge.methods.objective import plain_training
+from expunge.methods.sealed import Sums, Unsendable, seal
 from expunge.models.weights import snapshot
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
@@ -33,6 +37,8 @@ from expunge.training.updates import ClientUpdate, State, chain, digest_of, dist
 
 Exchange = Callable[[int, Sequence[str], State], list[ClientUpdate]]
 """(round, names of the clients, global model) -> what came back: one update each, or none of a client that is gone."""
+TOLD = ("updates", "moved", "received", "claims", "model")
+"""Of a round's outcome what its fact holds."""
 
 
 def state_of(model: Model) -> State:
@@ -79,7 +85,8 @@ class Rounds:
     """Rounds over these clients from these weights on.
 
     budget: of a client's training within a round. share: of the clients that take part in a round. exchange: how a
-    round's clients are reached; by default they train here, one after another.
+    round's clients are reached; by default they train here, one after another. sums: the server adds ciphertexts, and
+    sees no client's own model. keys: clients sign what they send. dp: they train with noise.
     """
 
     model: Model
@@ -89,11 +96,21 @@ class Rounds:
     budget: Budget
     share: float = 1.0
     exchange: Exchange | None = None
+    sums: Sums | None = None
+    keys: Keys | None = None
+    parties: Mapping[str, str] = field(default_factory=dict)
+    """Client -> its public key, where the server knows it."""
+    dp: Noise | None = None
     terms: Mapping[str, Term] = field(default_factory=dict)
     """Loss terms of the clients' training beside their labels' and the strategy's."""
     labels: float = 1.0
     """Weight of the labels' loss."""
     ledger: Ledger = field(default_factory=Ledger)
+
+    def take(self, duties: Duties) -> None:
+        """Let the clients do these beside their training, both sides' keys in this process. Raises BadInput."""
+        self.sums, self.keys = Sums.of(duties.encrypt), Keys.of(duties.sign, list(self.clients))
+        self.dp = duties.dp
 
     def run(self, weights: State, count: int, first: int = 1) -> State:
         """The global model after `count` rounds, the first of them with this number."""
@@ -110,7 +127,7 @@ class Rounds:
         stored = self.context.once(f"round-{number:04d}", lambda: self._round(number, weights, keep))
         delete(self._folder(number))
         outcome = self.context.notes.pop(f"round-{number:04d}")
-        self._account(number, outcome, weights)
+        self._account(number, outcome)
         self.strategy.load_state(_part(stored, "strategy."))
         updates = [
             ClientUpdate(name, _part(stored, f"update.{i}."), outcome["examples"][i])
@@ -124,10 +141,10 @@ class Rounds:
         delete(self._folder(number))  # of a killed round: it begins anew
         names = self._participants(number)
         updates = (self.exchange or self.train_here)(number, names, weights)
-        usable, refused = screen(weights, updates)
-        refused |= {name: "did not answer" for name in names if name not in {one.client for one in updates}}
-        require_some(usable, number, refused)
-        after = self.strategy(weights, usable)
+        usable, refused = self._screen(number, weights, updates)
+        refused |= {name: SILENT for name in names if name not in {one.client for one in updates}}
+        require_some(usable, number, refused, self.strategy.least(len(names)) if self.sums else 1)
+        after, opened = self._combine(weights, usable)
         self.strategy.judge(number, self._sizes, lambda some: self._accuracy(after, some))
         cost = self.context.notes.pop("local", {})
         self.context.notes[f"round-{number:04d}"] = {
@@ -135,10 +152,10 @@ class Rounds:
             "usable": [one.client for one in usable],
             "examples": [one.examples for one in usable],
             "refused": refused,
-            "updates": {one.client: digest_of(one.weights) for one in usable},
-            "moved": {one.client: round(distance(weights, one.weights), 6) for one in usable},
+            **self._facts(weights, usable),
             "model": digest_of(after),
-            "bytes_up": sum(one.size for one in updates),
+            "bytes_down": len(names) * size_of(weights) + opened,
+            "bytes_up": sum(one.size for one in updates) + (size_of(weights) if self.sums else 0),
             "steps": cost.get("steps", 0),
             "tokens": cost.get("tokens", 0),
             "seconds": time.monotonic() - began,
@@ -148,6 +165,34 @@ class Rounds:
         for i, one in enumerate(usable if keep else []):
             tensors |= {f"update.{i}.{name}": value for name, value in one.weights.items()}
         return tensors
+
+    def _screen(
+        self, number: int, weights: State, updates: Sequence[ClientUpdate]
+    ) -> tuple[list[ClientUpdate], dict[str, str]]:
+        """(the updates that may be used, client -> why its own is left out)."""
+        usable, refused = self.sums.screen(updates) if self.sums else screen(weights, updates)
+        if self.keys or self.parties or any(one.signature for one in updates):
+            refused |= faults_of_claims(number, digest_of(weights), usable, self.parties)
+        return [one for one in usable if one.client not in refused], refused
+
+    def _combine(self, weights: State, usable: Sequence[ClientUpdate]) -> tuple[State, int]:
+        """(the next global model, bytes of an encrypted sum that goes to a client)."""
+        if self.sums is None:
+            return self.strategy(weights, usable), 0
+        shares = [self.strategy.share(one) for one in usable]
+        mean, size = self.sums.mean(weights, usable, shares)
+        return self.strategy.take_sum(weights, mean), size
+
+    def _facts(self, weights: State, usable: Sequence[ClientUpdate]) -> dict[str, Any]:
+        """The clients' part of a round's fact: of ciphertexts digests alone."""
+        known = [] if self.sums else usable
+        found: dict[str, Any] = {
+            "updates": {one.client: digest_of(one.weights) for one in usable},
+            "moved": {one.client: round(distance(weights, one.weights), 6) for one in known},
+        }
+        if any(one.signature for one in usable):
+            found |= {"received": digest_of(weights), "claims": claims_of(usable)}
+        return found
 
     @property
     def _sizes(self) -> dict[str, int]:
@@ -169,21 +214,32 @@ class Rounds:
         found = [(len(self.clients[name]), figures(self.model, self.clients[name])["accuracy"]) for name in names]
         return sum(size * accuracy for size, accuracy in found) / sum(size for size, _ in found)
 
-    def _account(self, number: int, outcome: Mapping[str, Any], weights: State) -> None:
+    def _account(self, number: int, outcome: Mapping[str, Any]) -> None:
         ledger = self.ledger
         ledger.rounds.append(list(outcome["usable"]))
         ledger.refused.append(dict(outcome["refused"]))
-        told = {name: outcome[name] for name in ("updates", "moved", "model")}
-        ledger.add_fact(round=number, **told)
-        ledger.bytes_down += len(outcome["asked"]) * size_of(weights)
+        ledger.add_fact(round=number, **{name: outcome[name] for name in TOLD if name in outcome})
+        ledger.bytes_down += int(outcome["bytes_down"])
         ledger.bytes_up += int(outcome["bytes_up"])
         ledger.steps += int(outcome["steps"])
         ledger.tokens += int(outcome["tokens"])
         ledger.seconds += float(outcome["seconds"])
 
     def train_here(self, number: int, names: Sequence[str], weights: State) -> list[ClientUpdate]:
-        """The clients' training in this process, one after another."""
-        return [self.train_client(number, name, weights) for name in names]
+        """The clients' training in this process, one after another; whose change cannot be encrypted is silent."""
+        sent = []
+        for name in names:
+            with contextlib.suppress(Unsendable):
+                sent.append(self.send(number, name, weights, len(names)))
+        return sent
+
+    def send(self, number: int, name: str, weights: State, count: int) -> ClientUpdate:
+        """Train a client; encrypt and sign what it sends, where it should. count: of the clients that were asked."""
+        update = self.train_client(number, name, weights)
+        if self.sums and self.sums.client:
+            protected = self.strategy.protect(weights, update, count)
+            update = seal(self.sums.client, weights, protected, self.strategy.share(update), count)
+        return self.keys.sign(number, digest_of(weights), update) if self.keys else update
 
     def train_client(self, number: int, name: str, weights: State) -> ClientUpdate:
         """One client's training from the global model: its own rows, its own draws."""
@@ -194,11 +250,14 @@ class Rounds:
         inner = own.child(place, draws=f"round-{number}/client-{name}", budget=self.budget, notes={})
 
         checkpoint.restore(self.model.module, weights, "")
-        objective = plain_training()
-        objective.terms.update(self.strategy.terms() | dict(self.terms))
-        objective.terms["train"].weight = self.labels
-        objective(self.model, {"retain": rows}, inner)
-        outcome = inner.notes["outcome"]
+        if self.dp:
+            outcome = train_noisily(self.model, rows, inner, self.dp)
+        else:
+            objective = plain_training()
+            objective.terms.update(self.strategy.terms() | dict(self.terms))
+            objective.terms["train"].weight = self.labels
+            objective(self.model, {"retain": rows}, inner)
+            outcome = inner.notes["outcome"]
         spent = self.context.notes.setdefault("local", {"steps": 0, "tokens": 0})
         spent["steps"] += outcome["steps"]
         spent["tokens"] += outcome["tokens"]
@@ -236,9 +295,18 @@ class Local(BaseModel):
     sgd: Annotated[float, Field(gt=0, le=10)] | None = None
 
     @classmethod
-    def of(cls, value: Any, where: str) -> Local:
+    def of(cls, value: Any, where: str) -> Self:
         """From a number of passes, or a mapping of the fields. Raises BadInput."""
         return parse(cls, value if isinstance(value, Mapping) else {"epochs": value}, where)
+
+
+class Duties(Local):
+    """A client's part within a round: how it trains, with what noise on each step, by which scheme it encrypts its
+    change (`methods/sealed.py`), and in which folder the key lies by which it signs (`methods/claims.py`)."""
+
+    dp: Noise | None = None
+    encrypt: Literal["ckks", "paillier"] | None = None
+    sign: str | None = None
 
 
 def local_budget(budget: Budget, local: Local) -> Budget:

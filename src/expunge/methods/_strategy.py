@@ -21,14 +21,19 @@ class Strategy:
     """How clients train, and how their models become the next global model: a plain function, or a subclass.
 
     averages: whether the global model is the mean of the clients' models by their examples, which lets a leaving
-    client work out the mean of the others.
+    client work out the mean of the others. adds: whether the server needs no more of them than that mean, so that it
+    may be given a sum alone; as a strategy that averages does. repeats: the same models give the same again; not where
+    noise is secret.
     """
 
     averages = False
+    adds = False
+    repeats = True
 
     def __init__(self, aggregate: Aggregate | None = None, *, averages: bool = False) -> None:
         self._aggregate = aggregate
         self.averages = averages
+        self.adds = averages or self.adds
 
     def __call__(self, before: State, updates: Sequence[ClientUpdate]) -> State:
         if self._aggregate is None:
@@ -50,6 +55,22 @@ class Strategy:
 
     def judge(self, number: int, sizes: Mapping[str, int], accuracy: Callable[[Sequence[str]], float]) -> None:
         """Look at the model that a round made. accuracy: names of clients -> its accuracy on their rows."""
+
+    def protect(self, before: State, update: ClientUpdate, count: int) -> ClientUpdate:
+        """The client's part of a sum of so many clients: clipped and noised, where the strategy says so."""
+        return update
+
+    def share(self, update: ClientUpdate) -> int:
+        """The weight of a client's part in a sum, which the server knows."""
+        return update.examples
+
+    def least(self, count: int) -> int:
+        """How many of the clients that a round asks must answer, where the server sees their sum alone."""
+        return 1
+
+    def take_sum(self, before: State, mean: ClientUpdate) -> State:
+        """The next global model from the mean of what the clients put into a sum."""
+        return self(before, [mean])
 
     def guarantee(self, rounds: int) -> dict[str, Any]:
         """The guarantee of its noise after so many rounds, for manifest and evidence; empty where there is none.

@@ -15,18 +15,22 @@ from typing import Any
 from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Model
+from expunge.core.errors import BadInput
 from expunge.core.files import write_json
 from expunge.core.train_config import TrainConfig
 from expunge.data.clients import Placing, clients_of
 from expunge.data.load import load
-from expunge.methods._rounds import Local, Rounds, local_budget, state_of
+from expunge.methods._rounds import Duties, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
-from expunge.methods.flower import client_app, exchange_through, nodes_of, read_through
+from expunge.methods.claims import private_key, sign
+from expunge.methods.facts import keys_in
+from expunge.methods.flower import client_app, exchange_through, nodes_of, open_through, read_through
+from expunge.methods.sealed import Open, Sums, scheme_of
 from expunge.methods.trainers.federation import WHERE
 from expunge.methods.training import with_defaults
 from expunge.models.build import fresh
 from expunge.training import checkpoint
-from expunge.training.updates import ClientUpdate, State
+from expunge.training.updates import ClientUpdate, State, digest_of
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,32 @@ class Training:
 
     def rounds(self, model: Model, clients: Mapping[str, list[Example]], folder: Path) -> Rounds:
         """The rounds over these clients, as a training in one process has them."""
-        budget = local_budget(self.config.budget, Local.of(self.options["local"], f"{WHERE}.local"))
+        budget = local_budget(self.config.budget, self.duties)
         context = Context(self.config.budget, folder, self.config.seed, "train")
-        return Rounds(model, dict(clients), self.strategy, context, budget, self.placing.fraction)
+        run = Rounds(model, dict(clients), self.strategy, context, budget, self.placing.fraction)
+        run.dp = self.duties.dp
+        return run
+
+    @property
+    def duties(self) -> Duties:
+        """The clients' part within a round; where keys lie is said when they join."""
+        return Duties.of(self.options["local"], f"{WHERE}.local")
 
     @property
     def placing(self) -> Placing:
         """How rows are dealt out to clients."""
         return Placing.of(self.options["clients"], f"{WHERE}.clients")
+
+    def sums(self, key: str | Path, where: str, ask: Open | None = None) -> Sums | None:
+        """The client's side of encrypted sums, or with `ask` the server's; None where sums are plain. Raises
+        BadInput."""
+        name = self.duties.encrypt
+        if name is None:
+            return None
+        if not key:
+            raise BadInput.of(where, "", f"is missing, and the sums are {name}", "name the file of the key")
+        own = scheme_of(name, key)
+        return Sums(name, own, own.decrypt, own) if ask is None else Sums(name, own, ask)
 
     @property
     def strategy(self) -> Strategy:
@@ -61,29 +83,43 @@ class Training:
 
 
 def join(
-    path: str | Path, name: str, rows: str | Path | list[Example], folder: Path, read: Callable[[Model, Any], str]
+    path: str | Path,
+    name: str,
+    rows: str | Path | list[Example],
+    folder: Path,
+    read: Callable[[Model, Any], str],
+    *,
+    secret: str | Path = "",
+    key: str | Path = "",
 ) -> Any:
     """The ClientApp of one client. path: train.yaml. rows: its own rows, or a file of them. folder: for scratch.
 
-    read: what the client says of its own rows under a model, as JSON: readouts, or sums alone.
+    read: what the client says of its own rows under a model, as JSON: readouts, or sums alone. secret: file of the
+    clients' key for `encrypt` (methods/sealed.py). key: file of the client's own, by which it signs
+    (methods/claims.py). Raises BadInput.
     """
     training = Training.read(path)
+    sums = training.sums(secret, "secret")
+    own_key = private_key(Path(key)) if key else None
 
     @functools.cache
     def own() -> Rounds:
         data = rows if isinstance(rows, list) else list(load(str(rows), "rows", training.config.columns))
         model = fresh(training.config.model, data, training.config.seed, training.config.trust_code)
-        return training.rounds(model, {name: data}, folder)
+        run = training.rounds(model, {name: data}, folder)
+        run.sums = sums
+        return run
 
-    def train(number: int, client: str, weights: State) -> ClientUpdate:
-        return own().train_client(number, name, weights)
+    def train(number: int, client: str, weights: State, count: int) -> ClientUpdate:
+        sent = own().send(number, name, weights, count)
+        return sign(own_key, number, digest_of(weights), sent) if own_key else sent
 
     def tell(weights: State) -> str:
         checkpoint.restore(own().model.module, weights, "")
         own().model.module.eval()
         return read(own().model, own().clients[name])
 
-    return client_app(train, name=name, read=tell)
+    return client_app(train, name=name, read=tell, open_sum=sums.open if sums else None)
 
 
 def join_simulated(path: str | Path, number: int, folder: Path, read: Callable[[Model, Any], str]) -> Any:
@@ -97,17 +133,29 @@ def join_simulated(path: str | Path, number: int, folder: Path, read: Callable[[
     return join(path, name, clients[name], folder, read)
 
 
-def serve(path: str | Path, grid: Any, count: int, out: Path, *, timeout: float = 600.0) -> State:
+def serve(
+    path: str | Path,
+    grid: Any,
+    count: int,
+    out: Path,
+    *,
+    timeout: float = 600.0,
+    public: str | Path = "",
+    parties: str | Path = "",
+) -> State:
     """Train over the grid's nodes once `count` clients are there, and write the model to a folder.
 
     Beside it lie the account of the rounds (`federation.json`) and what each client says of its own rows under the last
-    model (`read.json`). Raises BadInput where clients are missing.
+    model (`read.json`). public: file of the server's key for `encrypt`. parties: folder of the clients' public keys, by
+    which they must sign. Raises BadInput where clients are missing.
     """
     training = Training.read(path)
     nodes = nodes_of(grid, count, timeout)
     model = fresh(training.config.model, [], training.config.seed, training.config.trust_code)
     run = training.rounds(model, {name: [] for name in nodes}, out / "work")
     run.exchange = exchange_through(grid, nodes, timeout)
+    run.sums = training.sums(public, "public", open_through(grid, nodes, timeout))
+    run.parties = keys_in(Path(parties)) if parties else {}
     weights = run.run(state_of(model), int(training.options["rounds"]))
     checkpoint.restore(model.module, weights, "")
     model.module.eval()

@@ -13,14 +13,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+
 from expunge.core.errors import BadInput
 from expunge.core.extras import require
 from expunge.data.clients import in_order
 from expunge.methods._rounds import Exchange
+from expunge.methods.sealed import Open
 from expunge.training.updates import ClientUpdate, State
 
-Train = Callable[[int, str, State], ClientUpdate]
-"""(round, name of the client, global model) -> its update: `Rounds.train_client`."""
+Train = Callable[[int, str, State, int], ClientUpdate]
+"""(round, name of the client, global model, how many clients the round asks) -> its update: `Rounds.send`."""
 FAILED = 1
 """Code of an error reply: the client's training raised."""
 
@@ -35,37 +39,48 @@ Read = Callable[[State], str]
 """Global model -> what the client says of its own rows under it, as JSON."""
 
 
-def client_app(train: Train, *, name: str = "", read: Read | None = None) -> Any:
+def client_app(train: Train, *, name: str = "", read: Read | None = None, open_sum: Open | None = None) -> Any:
     """The ClientApp whose train action trains one client from the arrays that it is sent.
 
-    A message has the records "arrays" (the global model) and "config" (`round`, `client`); the reply "arrays" and
-    "metrics" (`examples`). Where they are given, `query.name` is answered with the client's name, and `query.read` with
-    what it reads.
+    A message has the records "arrays" (the global model) and "config" (`round`, `client`, `count`); the reply "arrays",
+    "metrics" (`examples`) and "config" (`signature`, `key`: empty without a claim). Where they are given, `query.name`
+    is answered with the client's name, `query.read` with what it reads, and `query.open` with the numbers of an
+    encrypted sum.
     """
     app, flwr = _flwr("clientapp").ClientApp(), _flwr("app")
 
-    def act(message: Any, context: Any) -> Any:
-        config = message.content["config"]
-        sent = train(int(config["round"]), str(config["client"]), _weights_in(message))
-        records = {
-            "arrays": flwr.ArrayRecord(sent.weights),
-            "metrics": flwr.MetricRecord({"examples": sent.examples}),
-        }
-        return flwr.Message(flwr.RecordDict(records), reply_to=message)
+    def answer(make: Callable[[Any], dict[str, Any]]) -> Callable[[Any, Any], Any]:
+        return lambda message, context: flwr.Message(flwr.RecordDict(make(message)), reply_to=message)
 
-    def answer(key: str, make: Callable[[Any], str]) -> Callable[[Any, Any], Any]:
-        def tell(message: Any, context: Any) -> Any:
-            records = {"config": flwr.ConfigRecord({key: make(message)})}
-            return flwr.Message(flwr.RecordDict(records), reply_to=message)
+    def tell(key: str, make: Callable[[Any], str]) -> Callable[[Any, Any], Any]:
+        return answer(lambda message: {"config": flwr.ConfigRecord({key: make(message)})})
 
-        return tell
-
-    app.train()(act)
+    app.train()(answer(lambda message: _train(message, train)))
     if name:
-        app.query("name")(answer("name", lambda message: name))
+        app.query("name")(tell("name", lambda message: name))
     if read:
-        app.query("read")(answer("read", lambda message: read(_weights_in(message))))
+        app.query("read")(tell("read", lambda message: read(_weights_in(message))))
+    if open_sum:
+        app.query("open")(answer(lambda message: _open(message, open_sum)))
     return app
+
+
+def _train(message: Any, train: Train) -> dict[str, Any]:
+    """The records of a client's update."""
+    flwr, config = _flwr("app"), message.content["config"]
+    sent = train(int(config["round"]), str(config["client"]), _weights_in(message), int(config["count"]))
+    return {
+        "arrays": flwr.ArrayRecord(sent.weights),
+        "metrics": flwr.MetricRecord({"examples": sent.examples}),
+        "config": flwr.ConfigRecord({"signature": sent.signature, "key": sent.key}),
+    }
+
+
+def _open(message: Any, open_sum: Open) -> dict[str, Any]:
+    """The records of an encrypted sum's numbers."""
+    config = message.content["config"]
+    found = open_sum(_weights_in(message), int(config["count"]), int(config["size"]))
+    return {"arrays": _flwr("app").ArrayRecord({"sum": torch.from_numpy(found)})}
 
 
 def _weights_in(message: Any) -> State:
@@ -111,7 +126,7 @@ def exchange_through(grid: Any, nodes: Mapping[str, int], timeout: float | None 
         for name in names:
             records = {
                 "arrays": flwr.ArrayRecord(weights),
-                "config": flwr.ConfigRecord({"round": number, "client": name}),
+                "config": flwr.ConfigRecord({"round": number, "client": name, "count": len(names)}),
             }
             messages.append(grid.create_message(flwr.RecordDict(records), "train", nodes[name], str(number)))
         replies = grid.send_and_receive(messages, timeout=timeout)
@@ -121,8 +136,26 @@ def exchange_through(grid: Any, nodes: Mapping[str, int], timeout: float | None 
 
 
 def _update(client: str, reply: Any) -> ClientUpdate:
-    weights = dict(reply.content["arrays"].to_torch_state_dict())
-    return ClientUpdate(client, weights, int(reply.content["metrics"]["examples"]))
+    told = reply.content["config"]
+    examples = int(reply.content["metrics"]["examples"])
+    return ClientUpdate(client, _weights_in(reply), examples, str(told["signature"]), str(told["key"]))
+
+
+def open_through(grid: Any, nodes: Mapping[str, int], timeout: float | None = None) -> Open:
+    """Let an encrypted sum be decrypted by the first client that answers. Raises BadInput where none does."""
+    flwr = _flwr("app")
+
+    def open_sum(total: State, count: int, size: int) -> np.ndarray:
+        config = flwr.ConfigRecord({"count": count, "size": size})
+        records = flwr.RecordDict({"arrays": flwr.ArrayRecord(total), "config": config})
+        for node in nodes.values():
+            message = grid.create_message(records, "query.open", node, "0")
+            for reply in grid.send_and_receive([message], timeout=timeout):
+                if not reply.has_error():
+                    return np.asarray(_weights_in(reply)["sum"].numpy())
+        raise BadInput.of("trainer.federation.sums", count, "clients' sum was decrypted by nobody", "start the clients")
+
+    return open_sum
 
 
 class InProcessGrid:

@@ -127,12 +127,22 @@ class Manifest(_File):
         return self
 
 
+class Claim(_File):
+    """What a client signed of a round (methods/claims.py)."""
+
+    examples: Count
+    key: str
+    signature: str
+
+
 class Fact(_File):
     """A round as a federation's server notes it (methods/facts.py)."""
 
     round: Count
     updates: dict[str, str]
     moved: dict[str, float] = {}
+    received: str = ""
+    claims: dict[str, Claim] = {}
     model: str
     chain: str
 
@@ -142,6 +152,7 @@ class Account(_File):
 
     facts: list[Fact] = []
     examples: dict[str, Count] = {}
+    left_out: dict[str, dict[str, str]] = {}
 
 
 class Options(_File):

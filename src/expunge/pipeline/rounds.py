@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.methods.facts import check_facts, has_facts
 
-KEPT = ("bytes_down", "bytes_up", "left_out", "privacy")
+KEPT = ("bytes_down", "bytes_up", "left_out", "privacy", "privacy_of_rows", "sums")
 """Fields of a stage that the evidence has as they are. `left_out`: round -> client -> why."""
 
 
@@ -33,7 +33,14 @@ def _stage(name: str, account: Mapping[str, Any], redacted: bool) -> dict[str, A
     if not redacted:
         return {"name": name, **kept, "facts": account["facts"]}
     kept.pop("left_out", None)
+    if "privacy_of_rows" in kept:
+        kept["privacy_of_rows"] = {**kept["privacy_of_rows"], "epsilon": _nameless(kept["privacy_of_rows"]["epsilon"])}
     facts = [{key: fact[key] for key in ("round", "model", "chain")} for fact in account["facts"]]
     counts = [len(fact["updates"]) for fact in account["facts"]]
     shown = [{**fact, "clients": count} for fact, count in zip(facts, counts, strict=True)]
     return {"name": name, **kept, "redacted": True, "facts": shown}
+
+
+def _nameless(found: Mapping[str, float]) -> dict[str, float]:
+    """Figures by client, the largest first, with numbers in place of names."""
+    return {str(i): value for i, value in enumerate(sorted(found.values(), reverse=True), 1)}

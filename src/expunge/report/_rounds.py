@@ -1,8 +1,8 @@
-"""The rounds of a federation: who took part, how far each client moved the model, and what noise bounds."""
+"""The rounds of a federation: who took part, how far each client moved the model, and what hides them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from expunge.report._facts import Evidence
@@ -13,7 +13,15 @@ SCALE = [[0.0, "var(--panel)"], [1.0, "var(--after)"]]
 DIGITS = 12
 """Of a digest that the page shows."""
 LINKED = "Each round is linked to the one before; expunge verify computes the links again."
-SEEDED = "Nothing is encrypted here and the noise follows from a seed: what it costs is real, the protection is not."
+SEEDED = "The noise follows from a seed: what it costs is real, and it protects from nobody who knows the seed."
+SECRET = "The noise came from the system, and nobody can draw it again: this training cannot be repeated bit for bit."
+CLEAR = "The updates were not encrypted: the server saw each before it was summed."
+HIDDEN = (
+    "Clients encrypted their updates ({}), and the server saw their sums alone; digests are of ciphertexts, which are "
+    "new in each training. It is no protection from a server that a client shares its key with."
+)
+NAMES = {"ckks": "CKKS", "paillier": "Paillier"}
+SIGNED = "In {} of {} rounds clients signed what they sent: expunge verify checks the signatures."
 
 
 def page(evidence: Evidence) -> dict[str, Any] | None:
@@ -25,8 +33,13 @@ def page(evidence: Evidence) -> dict[str, Any] | None:
         {"title": STAGES.get(one["name"], one["name"]), "lines": _lines(one), "mega": _megabytes(one)}
         for one in found["stages"]
     ]
-    noise = [text for one in found["stages"] if (text := _noise(one))]
-    return {"stages": stages, "faults": found["faults"], "says": LINKED, "noise": noise[-1:]}
+    told = [*_last(found["stages"], _noise), *_last(found["stages"], _rows), *_last(found["stages"], _sums)]
+    return {"stages": stages, "faults": found["faults"], "says": LINKED, "noise": [*told, *_claims(found["stages"])]}
+
+
+def _last(stages: Sequence[Mapping[str, Any]], tell: Callable[[Mapping[str, Any]], str]) -> list[str]:
+    """What the last stage that has something to tell says; a departure's bounds hold the training's rounds too."""
+    return [text for one in stages if (text := tell(one))][-1:]
 
 
 def _lines(stage: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -58,9 +71,33 @@ def _noise(stage: Mapping[str, Any]) -> str:
         return ""
     of = "the sum of a round's updates" if found["of"] == "sum" else "each client's own message"
     if found["epsilon"] is None:
-        return f"The updates are clipped and no noise is added: nothing bounds what {of} tells. {SEEDED}"
+        return f"The updates are clipped and no noise is added: nothing bounds what {of} tells."
     bound = f"epsilon {found['epsilon']:.3g} at delta {found['delta']:g}"
-    return f"Noise over {found['rounds']} rounds would bound what {of} tells of a client: {bound}. {SEEDED}"
+    secret = found.get("secret", False)
+    says = f"Noise over {found['rounds']} rounds bounds what {of} tells of a client to whoever does not know the noise"
+    clear = "" if "sums" in stage or found["of"] != "sum" else f" {CLEAR}"
+    return f"{says}: {bound}. {SECRET if secret else SEEDED}{clear}"
+
+
+def _rows(stage: Mapping[str, Any]) -> str:
+    """The bounds of the clients' own noise, by the accountant, as a sentence."""
+    found = stage.get("privacy_of_rows")
+    if not found or not found["epsilon"]:
+        return ""
+    least, most = min(found["epsilon"].values()), max(found["epsilon"].values())
+    bounds = f"epsilon {least:.3g} to {most:.3g} by client, at delta {found['delta']:g}"
+    says = "Clients trained with noise, which bounds what all that a client sent tells of one of its rows"
+    return f"{says}: {bounds}. {SECRET if found['secret'] else SEEDED}"
+
+
+def _sums(stage: Mapping[str, Any]) -> str:
+    return HIDDEN.format(NAMES.get(stage["sums"], stage["sums"])) if "sums" in stage else ""
+
+
+def _claims(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    facts = [fact for stage in stages for fact in stage["facts"]]
+    signed = sum("claims" in fact for fact in facts)
+    return [SIGNED.format(signed, len(facts))] if signed else []
 
 
 def movement(evidence: Evidence) -> Plot | None:

@@ -25,11 +25,16 @@ FARTHEST = 1e6
 
 @dataclass(frozen=True)
 class ClientUpdate:
-    """A client's model after a round of local training. examples: how many it trained on."""
+    """A client's model after a round of local training, or ciphertexts of its change. examples: how many it trained on.
+
+    signature, key: of its claim (methods/claims.py), in hexadecimal; "" where it made none.
+    """
 
     client: str
     weights: State
     examples: int
+    signature: str = ""
+    key: str = ""
 
     @property
     def size(self) -> int:
@@ -162,8 +167,11 @@ def screen(before: State, updates: Sequence[ClientUpdate]) -> tuple[list[ClientU
     return [one for one in sound if not refused[one.client]], {k: why for k, why in refused.items() if why}
 
 
-def require_some(usable: Sequence[ClientUpdate], round_: int, refused: Mapping[str, str]) -> None:
-    """Raises BadInput where nobody's update of a round can be used."""
+def require_some(usable: Sequence[ClientUpdate], round_: int, refused: Mapping[str, str], least: int = 1) -> None:
+    """Raises BadInput where fewer than `least` updates of a round can be used."""
+    if usable and len(usable) < least:
+        why = f"has updates of {len(usable)} clients, and the noise of a sum takes {least}"
+        raise BadInput.of("trainer.federation", f"round {round_}", why, "look at the clients, or trust fewer")
     if not usable:
         why = "; ".join(f"client {name} {reason}" for name, reason in refused.items()) or "no client answered"
         raise BadInput.of(

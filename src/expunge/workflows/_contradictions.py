@@ -33,7 +33,7 @@ from expunge.ledger.certificate import (
 )
 from expunge.ledger.evidence import SECOND_GOLD, Evidence
 from expunge.ledger.examples import BESIDE, EXAMPLES, read_examples
-from expunge.methods.facts import faults_of_sheets, is_last_model
+from expunge.methods.facts import faults_of_sheets, is_last_model, signers_of
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.report.card import model_card
 from expunge.report.html import render
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from expunge.workflows.verify import Verification
 
 OLDER = "The certificate is of an older form: its own bytes, the salt and the log are not checked."
+CLAIMS = "Claims of clients {} go with the keys that the evidence names; --parties compares these with yours."
 NO_SALT = "Commitments are not checked: no salt.json."
 RUN_FIELDS = ("method", "described", "yields")
 """Fields of a run's evidence that report, card and verdict need, and that other verbs do not have."""
@@ -62,8 +63,10 @@ def file_kind(path: Path) -> str:
 class Contents:
     """The contents of the files whose digests match, checked against each other."""
 
-    def __init__(self, found: Verification, folder: Path, statement: dict[str, Any], data: bytes) -> None:
-        self.found, self.folder, self.statement, self.data = found, folder, statement, data
+    def __init__(
+        self, found: Verification, folder: Path, statement: dict[str, Any], data: bytes, keys: Mapping[str, str]
+    ) -> None:
+        self.found, self.folder, self.statement, self.data, self.keys = found, folder, statement, data, keys
         self.predicate: dict[str, Any] = statement["predicate"]
         self.matching = set(found.matching)
         self.newer = "digest" in self.predicate
@@ -206,8 +209,10 @@ class Contents:
     def _rounds(self) -> None:
         """Check that a federation's rounds follow from one another, and that the last one's model is the run's."""
         stages = (self.evidence.get("rounds") or {}).get("stages") or []
-        for why in faults_of_sheets(stages):
+        for why in faults_of_sheets(stages, self.keys):
             self.found.fault("evidence.json", why)
+        if unknown := sorted(signers_of(stages) - set(self.keys)):
+            self.found.remarks.append(CLAIMS.format(", ".join(unknown)))
         departed = [stage for stage in stages if stage["name"] == "departure"]
         if not departed or any(name.startswith("model/") for name in (*self.found.changed, *self.found.missing)):
             return

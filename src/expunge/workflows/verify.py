@@ -21,7 +21,7 @@ from expunge.ledger.certificate import (
     read_certificate,
     tree,
 )
-from expunge.methods.facts import check_facts, has_facts
+from expunge.methods.facts import check_facts, has_facts, keys_in
 from expunge.models.manifest import MANIFEST
 from expunge.workflows._contradictions import Contents, file_kind
 from expunge.workflows._remeasure import Measured, remeasure
@@ -93,6 +93,7 @@ def verify(
     *,
     measure: bool = False,
     trust_code: bool = False,
+    parties: Path | None = None,
     reporter: Reporter | None = None,
 ) -> Verification:
     """Check all that lies in a run's folder against its certificate, and the certificate against the evidence.
@@ -100,12 +101,13 @@ def verify(
     path: the folder, or its certificate.json; or a model's folder that a federation wrote, of which the rounds are
     checked: their links, and what the server kept of them. With a key an unsigned certificate does not verify.
     measure: where all else is as certified, also read the model again and compare the figures; trust_code: the run's
-    request may open its model with code of its own. Raises BadInput where there is no certificate, or nothing to
-    measure with.
+    request may open its model with code of its own. parties: a folder of the public keys of a federation's clients, by
+    which their claims must be signed. Raises BadInput where there is no certificate, or nothing to measure with.
     """
     folder = _folder(Path(path))
+    keys = keys_in(parties) if parties else {}
     if not file_kind(folder / CERTIFICATE) and has_facts(folder):
-        return _of_training(folder, trust_code)
+        return _of_training(folder, trust_code, keys)
     result = Verification(signature="unsigned" if key is None else "missing, and a key was given")
     if key is None:
         result.remarks.append(UNSIGNED)
@@ -118,7 +120,7 @@ def verify(
     statement, data = read_certificate(folder / CERTIFICATE)
     result.passed = statement["predicate"]["verdict"]["passed"]
     _files(result, folder, statement)
-    Contents(result, folder, statement, data).check()
+    Contents(result, folder, statement, data, keys).check()
     if measure and result.differences:
         result.remarks.append("The model was not read: the folder is not as certified.")
     elif measure:
@@ -126,9 +128,9 @@ def verify(
     return result
 
 
-def _of_training(folder: Path, trust_code: bool) -> Verification:
-    """The facts of a federation's rounds against the model and the rounds that its server kept."""
-    faults = check_facts(folder, trust_code)
+def _of_training(folder: Path, trust_code: bool, keys: Mapping[str, str]) -> Verification:
+    """The facts of a federation's rounds against the model and the rounds that its server kept, and the claims."""
+    faults = check_facts(folder, trust_code, keys)
     result = Verification(matching=[] if faults else [MANIFEST], alone=True)
     result.remarks.append(NO_CERTIFICATE)
     for why in faults:

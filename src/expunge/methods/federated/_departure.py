@@ -14,8 +14,11 @@ from expunge.core.contracts import Method, Model
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.data.clients import Clients, Placing, clients_of
 from expunge.methods._history import Kept, read_history
-from expunge.methods._rounds import Ledger, Rounds, local_budget, state_of
+from expunge.methods._noisy_training import guarantee_of, require_opacus
+from expunge.methods._rounds import Duties, Ledger, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
+from expunge.methods.claims import Keys
+from expunge.methods.sealed import check_sums
 from expunge.methods.trainers.federation import WHERE, cost_of, federation_of, local_of, outcome_of
 from expunge.models.build import budget_of
 from expunge.models.history import history_of
@@ -28,7 +31,8 @@ class Departure:
     """The parties and the settings of a federation that some rows leave.
 
     leaving: rows to forget, by their clients. staying: the rows that the method may train on, by theirs: a client that
-    asks for a part of its rows stands in both. local: the budget of a client's training within a round.
+    asks for a part of its rows stands in both. local: the budget of a client's training within a round. duties: what
+    clients do within one.
     """
 
     model: Model
@@ -38,6 +42,7 @@ class Departure:
     options: Mapping[str, Any]
     local: Budget
     spent: Ledger = field(default_factory=Ledger)
+    duties: Duties = field(default_factory=Duties)
 
     @property
     def strategy(self) -> Strategy:
@@ -51,8 +56,12 @@ class Departure:
 
     def reference(self, strategy: Any = None) -> State:
         """The mean of the other clients' models in the last round: the global model without the leaving clients' last
-        updates, for as many of them as took part in it. strategy: in the mean's place, over what the server kept."""
-        last = self.kept[-1]
+        updates, for as many of them as took part in it; the global model where the server saw nobody's. strategy: in
+        the mean's place, over what the server kept."""
+        if not (kept := self.kept):
+            self.context.notes.setdefault("remarks", []).append(HIDDEN)
+            return state_of(self.model)
+        last = kept[-1]
         others = [one for one in last.updates if one.client not in self.leaving]
         if strategy is not None and others:
             return strategy_of(strategy, "method.strategy")(last.before, others)
@@ -72,7 +81,19 @@ class Departure:
         """Rounds of those who stay, which add to what was spent."""
         share = _placing(self.options).fraction
         given = (self.model, self.staying, self.strategy, context, local or self.local, share)
-        return Rounds(*given, ledger=self.spent)
+        run = Rounds(*given, ledger=self.spent)
+        run.take(self.duties)
+        return run
+
+    def keys(self, clients: Clients) -> Keys | None:
+        """The keys by which these sign, as in the training."""
+        return Keys.of(self.duties.sign, list(clients))
+
+
+HIDDEN = (
+    "The server saw sums of the clients' updates alone, so that the leaving client's last one could not be taken off: "
+    "the departure began with the global model."
+)
 
 
 def _placing(options: Mapping[str, Any]) -> Placing:
@@ -87,12 +108,15 @@ class Leaves(Method):
     """A method of those who stay and, where it says so, of those who leave. local: of the first, in passes a round.
 
     averages: whether it takes the global model for the mean of the clients' models. whole: whether it replays all
-    rounds, which the server must have kept.
+    rounds, which the server must have kept. last: whether it is nothing without each client's last update. helps: the
+    leaving clients send something.
     """
 
-    def __init__(self, erase: Erase, *, averages: bool = False, whole: bool = False) -> None:
+    def __init__(
+        self, erase: Erase, *, averages: bool = False, whole: bool = False, last: bool = False, helps: bool = False
+    ) -> None:
         super().__init__()
-        self.erase, self.averages, self.whole = erase, averages, whole
+        self.erase, self.averages, self.whole, self.last, self.helps = erase, averages, whole, last, helps
 
     def fits(
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
@@ -101,10 +125,13 @@ class Leaves(Method):
         clients_of([*splits["forget"], *splits["retain"]], _placing(options))
         leaving, staying = (clients_of(splits[name], _placing(options)) for name in ("forget", "retain"))
         account = (manifest or {}).get("federation") or {}
-        if account:
-            local_of({"federation": account}, options)
+        duties = local_of({"federation": account}, options)
         name = options["strategy"]
         strategy = strategy_of(name, f"{WHERE}.strategy")
+        check_sums(duties.encrypt, strategy, name, options["history"])
+        Keys.of(duties.sign, [*staying, *(leaving if self.helps else ())])
+        if duties.dp:
+            require_opacus()
         if self.averages and not strategy.averages:
             raise BadInput.of(
                 "method", str(name), "is a strategy under which the global model is no mean", "train with fedavg"
@@ -113,6 +140,9 @@ class Leaves(Method):
             raise BadInput.of(
                 "method", str(options["history"]), "is what the server kept, not all rounds", "train with history: all"
             )
+        if self.last and duties.encrypt:
+            why = "sums show nobody's last update, which this takes off"
+            raise BadInput.of("method", duties.encrypt, why, "leave drop_last out")
         return _absences(leaving, staying, account)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -122,14 +152,16 @@ class Leaves(Method):
         if context.budget.steps == 0:
             context.notes["outcome"] = outcome_of(_nothing(model, context), None, 0.0)
             return model
+        duties = local_of(context.manifest, options)
         departure = Departure(
             model,
             context,
             clients_of(splits["forget"], _placing(options)),
             clients_of(splits["retain"], _placing(options)),
             options,
-            local_budget(budget_of(context.manifest), local_of(context.manifest, options)),
+            local_budget(budget_of(context.manifest), duties),
             Ledger(head=_last_link(context.manifest)),
+            duties,
         )
         weights = self.erase(departure)
         checkpoint.restore(model.module, weights, "")
@@ -138,7 +170,7 @@ class Leaves(Method):
         outcome = outcome_of(rounds, departure.local.learning_rate, time.monotonic() - began)
         account = outcome.pop("federation")
         context.notes["federation"] = cost_of(account, context.manifest)
-        context.notes["facts"] = _sheet(account, context.manifest, departure.strategy)
+        context.notes["facts"] = _sheet(account, context.manifest, departure)
         context.notes["outcome"] = outcome
         return model
 
@@ -174,8 +206,15 @@ def _last_link(manifest: Mapping[str, Any]) -> str:
     return str(facts[-1].get("chain", ""))
 
 
-def _sheet(account: Mapping[str, Any], manifest: Mapping[str, Any], strategy: Strategy) -> dict[str, Any]:
+def _sheet(account: Mapping[str, Any], manifest: Mapping[str, Any], departure: Departure) -> dict[str, Any]:
     """The account of the departure's rounds. What noise guarantees is of the training's rounds and these together."""
-    before = int((manifest.get("federation") or {}).get("rounds") or 0)
-    guarantee = strategy.guarantee(before + int(account["rounds"]))
-    return {**account, **({"privacy": guarantee} if guarantee else {})}
+    training = manifest.get("federation") or {}
+    guarantee = departure.strategy.guarantee(int(training.get("rounds") or 0) + int(account["rounds"]))
+    found = {**account, **({"privacy": guarantee} if guarantee else {})}
+    if departure.duties.encrypt:
+        found["sums"] = departure.duties.encrypt
+    if departure.duties.dp:
+        now = ({name: len(rows) for name, rows in departure.staying.items()}, account)
+        stages = [(training.get("examples") or {}, training), now]
+        found["privacy_of_rows"] = guarantee_of(departure.duties.dp, departure.local, stages)
+    return found

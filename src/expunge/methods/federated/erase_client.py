@@ -17,11 +17,12 @@ from expunge.core.random import permutation
 from expunge.data.sampling import sample
 from expunge.methods._rounds import state_of
 from expunge.methods._strategy import strategy_of
+from expunge.methods.claims import claims_of
 from expunge.methods.federated._departure import Departure, Leaves
 from expunge.models.build import again
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
-from expunge.training.updates import State, digest_of, distance, fault_of, size_of
+from expunge.training.updates import ClientUpdate, State, digest_of, distance, fault_of, size_of
 
 CARD = MethodCard(
     "Projected ascent of the leaving client",
@@ -93,16 +94,19 @@ def erase_client(
             )
         return departure.go_on(weights, rounds, strategy)
 
-    return Leaves(erase, averages=True)
+    return Leaves(erase, averages=True, helps=True)
 
 
 def _add_fact(departure: Departure, start: State, sent: State, after: State) -> None:
     """Round 0 of a departure: the leaving clients' model, and the one that the server goes on from."""
     names, far = list(departure.leaving), None if fault_of(start, sent) else round(distance(start, sent), 6)
     moved = {} if far is None else dict.fromkeys(names, far)
-    departure.spent.add_fact(
-        round=0, updates=dict.fromkeys(names, digest_of(sent)), moved=moved, model=digest_of(after)
-    )
+    told: dict[str, Any] = {"updates": dict.fromkeys(names, digest_of(sent)), "moved": moved}
+    if keys := departure.keys(departure.leaving):
+        begin = digest_of(start)
+        own = [ClientUpdate(name, sent, len(rows)) for name, rows in departure.leaving.items()]
+        told |= {"received": begin, "claims": claims_of([keys.sign(0, begin, one) for one in own])}
+    departure.spent.add_fact(round=0, **told, model=digest_of(after))
 
 
 def admit(reference: State, sent: Mapping[str, Tensor], radius: float) -> tuple[State, str]:

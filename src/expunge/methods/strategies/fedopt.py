@@ -24,6 +24,8 @@ CARD = Card(
 class FedOpt(Strategy):
     """The server's steps, and both moments of the pseudo-gradient by the name of the weight."""
 
+    adds = True
+
     def __init__(self, optimizer: str, rate: float, beta1: float, beta2: float, tau: float) -> None:
         super().__init__()
         self.optimizer, self.rate, self.beta1, self.beta2, self.tau = optimizer, rate, beta1, beta2, tau

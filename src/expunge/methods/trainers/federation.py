@@ -13,8 +13,11 @@ from expunge.core.contracts import Example, Model
 from expunge.core.errors import BadInput
 from expunge.data.clients import FIELD, Placing, client_of, clients_of
 from expunge.methods._history import Kept, write_history
-from expunge.methods._rounds import Local, Rounds, local_budget, state_of
+from expunge.methods._noisy_training import check_noise, guarantee_of
+from expunge.methods._rounds import Duties, Rounds, local_budget, state_of
 from expunge.methods._strategy import strategy_of
+from expunge.methods.claims import Keys
+from expunge.methods.sealed import check_sums
 from expunge.methods.single_shot import choose, pairs_of, search_of
 from expunge.methods.training import BESIDE, with_defaults
 from expunge.models.history import FEDERATED, with_history
@@ -26,7 +29,7 @@ WHERE = f"trainer.{NAME}"
 
 def added_capabilities(options: Mapping[str, Any]) -> frozenset[str]:
     """A server's record of the rounds, where these options keep one."""
-    return frozenset({FEDERATED} if options["history"] != "none" else ())
+    return frozenset({FEDERATED} if options["history"] != "none" or _duties(options).encrypt else ())
 
 
 def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
@@ -38,12 +41,15 @@ def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """Check the strategy, and that there are two clients. Raises BadInput."""
     strategy = strategy_of(options["strategy"], f"{WHERE}.strategy")
-    if search_of(options["local"], f"{WHERE}.local") is None:
-        Local.of(options["local"], f"{WHERE}.local")
+    duties = _duties(options)
     clients = clients_of(data, Placing.of(options["clients"], f"{WHERE}.clients"))
     if len(clients) < 2:
         raise BadInput.of(WHERE, len(clients), "is the number of clients", "give rows of two clients or more")
     strategy.fits(clients, f"{WHERE}.strategy")
+    check_sums(duties.encrypt, strategy, options["strategy"], options.get("history", "none"))
+    Keys.of(duties.sign, list(clients))
+    if duties.dp:
+        check_noise(model, strategy.terms(), options["strategy"])
 
 
 def train(
@@ -64,7 +70,8 @@ def train(
     those of all rounds, which `federaser` replays. local: a client's passes over its rows in a round, or `Local`: with
     `sgd`, at that rate by SGD with a momentum of 0.9, else by AdamW at the rate of train.yaml. The batch size counts,
     `epochs` there do not. Lists of rates and passes are a search: each client says what it loses with each on its
-    own rows, and one is chosen from that (`Search`).
+    own rows, and one is chosen from that (`Search`). `dp`: with noise, `encrypt`: into
+    ciphertexts that the server adds, `sign`: with its own key (`Duties`).
     Raises BadInput.
     """
     began, placing = time.monotonic(), Placing.of(clients, f"{WHERE}.clients")
@@ -73,29 +80,45 @@ def train(
     run = Rounds(fresh, divided, plan, context, context.budget, placing.fraction)
     setting = _setting(run, local)
     run.budget = local_budget(context.budget, setting)
+    run.take(setting)
     kept = _run(run, rounds, history)
     fresh.module.eval()
-    if kept:
+    if kept or run.sums:  # of sums an empty record: nobody's update was seen
         write_history(context.folder / BESIDE, kept)
         with_history(fresh, context.folder / BESIDE)
     context.notes["outcome"] = outcome_of(run, run.budget.learning_rate, time.monotonic() - began)
-    told = {"examples": {name: len(rows) for name, rows in divided.items()}, "local": setting.model_dump()}
-    context.notes["outcome"]["federation"] |= told
+    context.notes["outcome"]["federation"] |= _clients(run, setting)
     return fresh
 
 
-def _setting(run: Rounds, local: Any) -> Local:
+def _clients(run: Rounds, duties: Duties) -> dict[str, Any]:
+    """The account's part on the clients: their rows, what they did, and what noise guarantees of a row."""
+    sizes = {name: len(rows) for name, rows in run.clients.items()}
+    told: dict[str, Any] = {"examples": sizes, "local": duties.model_dump(exclude_none=True)}
+    if duties.dp:
+        told["privacy_of_rows"] = guarantee_of(duties.dp, run.budget, [(sizes, run.ledger.account())])
+    return told
+
+
+def _duties(options: Mapping[str, Any]) -> Duties:
+    """The clients' part within a round; of a search what it leaves open. Raises BadInput."""
+    searched = search_of(options["local"], f"{WHERE}.local") is not None
+    return Duties() if searched else Duties.of(options["local"], f"{WHERE}.local")
+
+
+def _setting(run: Rounds, local: Any) -> Duties:
     """How clients train within a round: as they were told to, or chosen from what each lost on its own rows."""
     search = search_of(local, f"{WHERE}.local")
     if search is None:
-        return Local.of(local, f"{WHERE}.local")
-    return choose(pairs_of(run, search, state_of(run.model)), search, run.context.derive("single shot"))
+        return Duties.of(local, f"{WHERE}.local")
+    found = choose(pairs_of(run, search, state_of(run.model)), search, run.context.derive("single shot"))
+    return Duties(**found.model_dump())
 
 
-def local_of(manifest: Mapping[str, Any], options: Mapping[str, Any]) -> Local:
+def local_of(manifest: Mapping[str, Any], options: Mapping[str, Any]) -> Duties:
     """How the clients of a federation train within a round: as it was chosen, or as its options say."""
     told = (manifest.get("federation") or {}).get("local")
-    return Local.of(options["local"] if told is None else told, f"{WHERE}.local")
+    return Duties.of(options["local"] if told is None else told, f"{WHERE}.local")
 
 
 def _run(run: Rounds, count: int, history: str) -> list[Kept]:
@@ -117,6 +140,7 @@ def outcome_of(run: Rounds, rate: Any, seconds: float) -> dict[str, Any]:
     """The rounds in the form of a training run's outcome, with `federation`: who took part, and bytes."""
     ledger = run.ledger
     guarantee = run.strategy.guarantee(len(ledger.rounds))
+    hidden = {"sums": run.sums.name} if run.sums else {}
     return {
         "steps": ledger.steps,
         "tokens": ledger.tokens,
@@ -125,7 +149,7 @@ def outcome_of(run: Rounds, rate: Any, seconds: float) -> dict[str, Any]:
         "stop": {},
         "learning_rate": float(rate) if isinstance(rate, float | int) else 0.0,
         "rate_source": "as in training",
-        "federation": ledger.account() | ({"privacy": guarantee} if guarantee else {}),
+        "federation": ledger.account() | ({"privacy": guarantee} if guarantee else {}) | hidden,
     }
 
 

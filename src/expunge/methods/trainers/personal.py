@@ -35,6 +35,7 @@ def client_in(options: Mapping[str, Any]) -> Callable[[Example], Any]:
 
 def check(model: Model, data: Sequence[Example], **options: Any) -> None:
     """As of a federation. Raises BadInput."""
+    Local.of(options["local"], f"{WHERE}.local")
     federation.check(model, data, clients=options["clients"], local=options["local"], strategy="fedavg")
 
 
