@@ -4,7 +4,8 @@ models/text_diffusion.py.
 Its loss is the denoising error of Ho et al. (2020, arXiv:2006.11239, equation 14): half the squared error of the
 predicted noise, summed over the pixels, which is the noise's negative log-likelihood under a unit Gaussian, in nats up
 to a constant. A position is a pixel. Time and noise follow from the picture and its draw, so that readings repeat bit
-for bit: `READ` draws, spread over the times, where an example has no draw of its own, else one.
+for bit: `READ` draws, spread over the times, where an example has no draw of its own, else one. In one step:
+models/consistency.py.
 Shape suffixes: B examples, K draws, C H W of a picture.
 """
 
@@ -158,7 +159,6 @@ class Diffusion(BaseModel):
         """(times [K], noise [K, C, H, W], condition, shift of its vector [D]) of an example; the picture's alone, so
         that it has the same under another condition."""
         draw = noise_of({"image": example["image"], "draw": example.get("draw", 0)})
-        length = int(self.scheduler.config.num_train_timesteps)
         share_K = (torch.arange(count) + torch.rand(count, generator=draw)) / count
         kind = torch.rand if example.get("noise") == UNIFORM else torch.randn
         noise = kind(count, *self.shape, generator=draw)
@@ -168,8 +168,12 @@ class Diffusion(BaseModel):
             condition = nothing
         width = self._width
         shift = torch.randn(width, generator=draw) * float(self.conditions.get("noise") or 0) / max(1, width) ** 0.5
-        times = (share_K * length).long().clamp(max=length - 1)
-        return times, noise, condition, shift if "draw" in example else torch.zeros(width)
+        return self._times(share_K), noise, condition, shift if "draw" in example else torch.zeros(width)
+
+    def _times(self, share_K: Tensor) -> Tensor:
+        """The times at these shares, in 0-1, of all."""
+        length = int(self.scheduler.config.num_train_timesteps)
+        return (share_K * length).long().clamp(max=length - 1)
 
     def accepts(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput unless all pictures have the network's shape, and labels where it takes them."""
@@ -198,7 +202,7 @@ class Diffusion(BaseModel):
         nll_B, states = NOT_ASKED, {}
         if want.hidden or "nll" in want.channels:
             with tap(self.module, want.hidden, stop=not want.channels) as hidden:
-                nll_B = self._losses(batch)
+                nll_B = self._losses(batch, want)
             states = {path: self._state(path, value, batch) for path, value in hidden.items()}
         if GENERATED & want.channels:
             own |= self._draw_pictures(batch, want.channels)
@@ -209,8 +213,8 @@ class Diffusion(BaseModel):
             nll_B = NOT_ASKED
         return Output(nll_B, batch.n_B.to(device), labels_BT, mask_BT, hidden=states, own=own)
 
-    def _losses(self, batch: Batch) -> Tensor:
-        """[B] nats, the mean over the draws."""
+    def _losses(self, batch: Batch, want: Want) -> Tensor:
+        """[B] nats, the mean over the draws. want: what a forward is asked for."""
         device = device_of(self.module)
         times_BK, noise_BKCHW = batch.inputs["times"].to(device), batch.inputs["noise"].to(device)
         draws = times_BK.shape[1]
