@@ -63,7 +63,7 @@ def test_without_noise_the_picture_is_what_it_sees() -> None:
 
 
 def test_the_loss_is_the_distance_of_two_looks_over_the_step_between_them() -> None:
-    """Of one draw; the gradient is that of the look through more noise alone, and of states the same look's are kept."""
+    """Of one draw; states are those of the look through more noise, whether the loss is wanted too or not."""
     model, row = small(), {**ROWS[1], "draw": 5}
     batch = model.collate([row])
     place, noise = int(batch.inputs["times"][0, 0]), batch.inputs["noise"][:, 0]

@@ -65,7 +65,7 @@ class Consistency(Diffusion):
         return out_B111 * guess_BCHW + skip_B111 * x_BCHW
 
     def _losses(self, batch: Batch, want: Want) -> Tensor:
-        """[B] distances, the mean over the draws: between what it sees at a level and, as a target, at the one below."""
+        """[B] distances, the mean over the draws: between what it sees at a level and at the one below, the target."""
         device, inputs = device_of(self.module), batch.inputs
         times_BK, noise_BKCHW = inputs["times"].to(device), inputs["noise"].to(device)
         draws = times_BK.shape[1]

@@ -1,5 +1,5 @@
-"""Diffusion models of pictures: a diffusers pipeline with a U-Net (DDPM, DDIM, consistency models), or a new small one of
-given sizes, of classes or of texts."""
+"""Diffusion models of pictures: a diffusers pipeline (on pixels, of consistency, of latents), or a new small one of given
+sizes, of classes or of texts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from expunge.core.errors import BadInput
 from expunge.core.extras import require
 from expunge.core.random import seed_libraries
 from expunge.core.request import parse
-from expunge.models import schemas
+from expunge.models import flux, latents, schemas
 from expunge.models._folder import foreign
 from expunge.models.consistency import FINAL, Consistency, scheduler_of
 from expunge.models.consistency import PIPELINE as ONE_STEP
 from expunge.models.diffusion import CONDITIONS, Diffusion
 from expunge.models.families.classifier import show
 from expunge.models.family import Family, Source
+from expunge.models.flux import FLUX, open_flux
 from expunge.models.judges import CONCEPT, DRAWN, teach_judges
+from expunge.models.latents import open_latents
 from expunge.models.sources import check_weights
 from expunge.models.text_diffusion import (
     INDEX,
@@ -38,7 +40,8 @@ from expunge.models.text_diffusion import (
 )
 from expunge.models.weights import check_finite
 
-PIPELINES = ("DDPMPipeline", "DDIMPipeline", ONE_STEP, PIPELINE)
+OF_LATENTS = {**latents.PARTS, FLUX: flux.PARTS}
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", ONE_STEP, PIPELINE, *OF_LATENTS)
 Size = Annotated[int, Field(gt=0, le=4096)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Guidance = Annotated[float, Field(ge=1, le=100)]
@@ -145,15 +148,18 @@ def check(source: Source, *, trust_code: bool, weights: bool, field: str) -> Non
     if name not in PIPELINES:
         why = f"is a pipeline of the class {name}, which is not opened yet"
         raise BadInput.of(field, str(source), why, f"give one of {' or '.join(PIPELINES)}")
-    for part, file in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
+    if name in OF_LATENTS:
+        latents.check_parts(folder, name, OF_LATENTS[name], field)
+    network = "transformer" if name == FLUX else "unet"
+    for part, file in ((network, "config.json"), ("scheduler", "scheduler_config.json")):
         if not (folder / part / file).is_file():
             raise BadInput.of(field, str(source), f"holds no {part}/{file}", "save it again with save_pretrained")
-    check_weights(folder / "unet", "*.safetensors", weights, field)
+    check_weights(folder / network, "*.safetensors", weights, field)
     if name == PIPELINE:
-        for part in PARTS:
-            if not (folder / part).is_dir():
-                raise BadInput.of(field, str(source), f"holds no {part}", "save the model again")
-        check_weights(folder / "text_encoder", "*.safetensors", weights, field)
+        latents.check_parts(folder, name, PARTS, field)
+    for part in ("vae", "text_encoder", "text_encoder_2"):
+        if part in OF_LATENTS.get(name, PARTS if name == PIPELINE else ()):
+            check_weights(folder / part, "*.safetensors", weights, field)
     if (folder / CONDITIONS).is_file():
         schemas.read(folder / CONDITIONS, Conditions, field)
 
@@ -164,9 +170,9 @@ def open_diffusion(source: Source, *, trust_code: bool, meta: bool, dtype: torch
 
     folder = str(source)
     name = schemas.read(Path(folder) / INDEX, Index, "model")["_class_name"]
-    if name == PIPELINE:
+    if name == PIPELINE or name in OF_LATENTS:
         with foreign("model", folder, "cannot be opened", "save the model again"):
-            model = open_parts(Path(folder), _conditions(Path(folder), None), meta=meta)
+            model = _open_texts(Path(folder), name, meta=meta)
         if not meta:
             check_finite(model.module, folder)
         return model
@@ -193,6 +199,15 @@ def open_diffusion(source: Source, *, trust_code: bool, meta: bool, dtype: torch
         check_finite(module, folder)
     of_name = Consistency if name == ONE_STEP else Diffusion
     return of_name(module.eval(), scheduler, _conditions(Path(folder), module))
+
+
+def _open_texts(folder: Path, name: str, *, meta: bool) -> TextDiffusion:
+    """The pipeline of a folder that is asked by texts."""
+    conditions = _conditions(folder, None)
+    if name == PIPELINE:
+        return open_parts(folder, conditions, meta=meta)
+    own = conditions if (folder / CONDITIONS).is_file() else None
+    return open_flux(folder, own, meta=meta) if name == FLUX else open_latents(folder, name, own, meta=meta)
 
 
 def _conditions(folder: Path, module: Any) -> dict[str, Any]:
