@@ -1,5 +1,5 @@
-"""Diffusion models of pictures: a diffusers pipeline (on pixels, of consistency, of latents), or a new small one of given
-sizes, of classes or of texts."""
+"""Diffusion models of pictures: a diffusers pipeline (on pixels, of consistency, of latents), or a new small one of
+given sizes, of classes or of texts."""
 
 from __future__ import annotations
 
