@@ -145,7 +145,7 @@ class Diffusion(BaseModel):
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
         """Pictures in -1 to 1, their labels, and what is drawn for each: times, noise, and the seed of a picture that
         is made of the same label."""
-        positions = int(np.prod(self.noise_shape))
+        entries = int(np.prod(self.noise_shape))
         x_BCHW = channels_first([floats(e["image"]) for e in examples]) if examples else torch.zeros(0, *self.shape)
         several = not any("draw" in example for example in examples)
         drawn = [self._draw(example, READ if several else 1) for example in examples]
@@ -162,7 +162,7 @@ class Diffusion(BaseModel):
             "wish": torch.stack([self.condition(example) for example in examples]) if examples else none,
             "asked": torch.tensor([int(example.get("label", 0)) for example in examples]),
         }
-        labels_BT = torch.zeros(len(examples), positions).long()
+        labels_BT = torch.zeros(len(examples), entries).long()
         mask_BT = labels_BT == labels_BT
         return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
 
