@@ -118,11 +118,11 @@ class Diffusion(BaseModel):
         return self.shape
 
     def encode(self, x_BCHW: Tensor) -> Tensor:
-        """What is noised, of pictures in -1 to 1."""
+        """Pictures in -1 to 1 as they are noised."""
         return x_BCHW
 
     def decode(self, x_BCHW: Tensor) -> Tensor:
-        """[B, C, H, W] pictures in 0-1 of what is drawn."""
+        """[B, C, H, W] pictures in 0-1, from what was denoised."""
         return ((x_BCHW + 1) / 2).clamp(0, 1)
 
     def condition(self, example: Example) -> Tensor:

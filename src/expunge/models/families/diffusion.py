@@ -234,14 +234,10 @@ def fresh(
 ) -> Model:
     """A new U-Net without attention, with a row of the label table for each class and one for none; or one that attends
     to the states of a text encoder."""
-    from diffusers import DDPMScheduler, UNet2DModel
+    from diffusers import UNet2DModel
 
     sizes = _sizes(spec, "model")
-    scheduler: Any = DDPMScheduler
-    if isinstance(sizes, ConsistencySpec):
-        noise = scheduler_of(FINAL, sigma_max=sizes.noise, sigma_data=sizes.data)
-    else:
-        noise = scheduler(num_train_timesteps=sizes.times, beta_schedule="squaredcos_cap_v2")
+    noise = _noise(sizes)
     seed_libraries(seed, "weights")
     if isinstance(sizes, TextSpec):
         prompts = [str(row.get(PROMPT, "")) for row in examples]
@@ -265,6 +261,16 @@ def fresh(
         )
     kind = Consistency if isinstance(sizes, ConsistencySpec) else Diffusion
     return kind(module.eval(), noise, _meaning(sizes))
+
+
+def _noise(sizes: Spec | ConsistencySpec | TextSpec) -> Any:
+    """A new model's scheduler."""
+    from diffusers import DDPMScheduler
+
+    if isinstance(sizes, ConsistencySpec):
+        return scheduler_of(FINAL, sigma_max=sizes.noise, sigma_data=sizes.data)
+    scheduler: Any = DDPMScheduler
+    return scheduler(num_train_timesteps=sizes.times, beta_schedule="squaredcos_cap_v2")
 
 
 def _meaning(sizes: _OfClasses) -> dict[str, Any]:
