@@ -1,7 +1,7 @@
 """`method: auto` on models that draw: how near to gold it is after an attack on vectors, on prompts, and by LoRA.
 
-What scripts/diffusion_figures prints under --attacks. The rung under `suppress` was set on the digits of seed 0, that of
-models of prompts under `erase` on the green cross of seed 11.
+What scripts/diffusion_figures prints under --attacks. The rung under `suppress` was set on the digits of seed 0, the
+one of models of prompts under `erase` on the green cross of seed 11.
 """
 
 from __future__ import annotations
