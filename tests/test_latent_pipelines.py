@@ -14,7 +14,11 @@ import pytest
 import torch
 
 import expunge
+from expunge.core.budget import DEFAULTS, Budget
+from expunge.core.context import Context
 from expunge.core.errors import BadInput
+from expunge.data.splits import make_splits
+from expunge.methods.compose import compose
 from expunge.models.flux import FLUX, pack, places, unpack
 from expunge.models.latents import STABLE, XL
 from expunge.models.open import check, open_on_cpu
@@ -24,6 +28,8 @@ from expunge.pipeline.plan import plan
 NAMES = (STABLE, XL, FLUX)
 each = pytest.mark.parametrize("name", NAMES)
 PROMPTS = ("a red disc", "a blue disc", "a red cross")
+RELABEL = {"forget": "random_condition", "retain": "cross_entropy"}
+BUDGET = Budget(steps=2, batch_size=2, learning_rate=1e-3, stop="none", floor=0.0)
 SIDE, LENGTH = 16, 6
 """Of the pictures, whose latents are half as wide; and of a prompt in tokens."""
 
@@ -160,35 +166,51 @@ def test_it_draws_as_its_own_pipeline_does(name: str, saved: Any) -> None:
     torch.testing.assert_close(found, picture, atol=2e-5, rtol=0)
 
 
+def request(name: str, saved: Any, folder: Path) -> dict[str, Any]:
+    """A request on the pipeline of that name, and on its data in a file."""
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(12)))
+    return {
+        "model": str(saved(name)),
+        "data": str(folder / "data.jsonl"),
+        "forget": {"concept": "red disc"},
+        "method": RELABEL,
+        "budget": BUDGET.model_dump(exclude_unset=True),
+        "gold": "none",
+        "audit": "none",
+        "out": str(folder / "run"),
+    }
+
+
 @each
 def test_it_is_planned_with_its_memory_trained_two_steps_saved_and_opened(
     name: str, saved: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(12)))
-    request = {
-        "model": str(saved(name)),
-        "data": str(tmp_path / "data.jsonl"),
-        "forget": {"concept": "red disc"},
-        "method": {"forget": "random_condition", "retain": "cross_entropy"},
-        "budget": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "stop": "none", "floor": 0.0},
-        "gold": "none",
-        "audit": "none",
-        "out": str(tmp_path / "run"),
-    }
-    made = plan(expunge.Request.parse(request))
-    assert made.here.peak > 0 and "text_encoder" not in made.composed.name
+    assert plan(expunge.Request.parse(request(name, saved, tmp_path))).here.peak > 0
+    model, composed = open_on_cpu(str(saved(name))), compose(RELABEL)
     before: Any = open_on_cpu(str(saved(name)))
+    given = make_splits({"data": rows(12), "forget": {"concept": "red disc"}})
     batch = before.collate(rows(3))
-    expunge.run(expunge.Request.parse(request))
-    opened: Any = open_on_cpu(str(tmp_path / "run" / "model"))
-    losses = [model.forward(batch).nll_B.detach() for model in (before, opened)]
-    assert torch.isfinite(losses[1]).all() and not torch.equal(*losses)
+    context = Context(BUDGET.over(composed.budget, DEFAULTS), tmp_path / "steps", 0, "apply")
+    changed = composed.method(model, given, context)
+    assert context.notes["outcome"]["steps"] == 2
+    changed.save(tmp_path / "changed")
+    opened: Any = open_on_cpu(str(tmp_path / "changed"))
+    losses = [one.forward(batch).nll_B.detach() for one in (before, changed, opened)]
+    assert torch.isfinite(losses[1]).all() and not torch.equal(losses[0], losses[1])
+    assert torch.equal(losses[1], losses[2]) and opened.fingerprint() == changed.fingerprint()
     for one, other in zip(before.vae.parameters(), opened.vae.parameters(), strict=True):
         assert torch.equal(one, other), "the autoencoder stays"
-    opened.save(tmp_path / "again")
-    again: Any = open_on_cpu(str(tmp_path / "again"))
-    assert torch.equal(again.forward(batch).nll_B, losses[1]) and again.fingerprint() == opened.fingerprint()
-    assert next(open_on_cpu(str(tmp_path / "again"), meta=True).module.parameters()).is_meta
+    assert next(open_on_cpu(str(tmp_path / "changed"), meta=True).module.parameters()).is_meta
+
+
+@pytest.mark.slow
+@each
+def test_a_request_runs_to_its_report(name: str, saved: Any, tmp_path: Path) -> None:
+    found = expunge.run(expunge.Request.parse(request(name, saved, tmp_path)))
+    assert (tmp_path / "run" / "report.html").is_file()
+    names = {score["name"] for score in found.evidence["scores"]}
+    assert {"forget_concept_rate", "retain_picture_distance"} <= names
+    assert open_on_cpu(str(tmp_path / "run" / "model")).family == "diffusion"
 
 
 def test_the_loss_of_flow_matching_is_half_the_squared_error_of_the_velocity(saved: Any) -> None:
