@@ -1,7 +1,7 @@
 """`method: auto` on models that draw: how near to gold it is after an attack on vectors, on prompts, and by LoRA.
 
-What scripts/diffusion_figures prints under --attacks. The rung under `suppress` was set on the digits of seed 0, the
-one of models of prompts under `erase` on the green cross of seed 11.
+What scripts/diffusion_figures prints under --attacks. The rung was set on the digits of seed 0; the share of
+the way back to the start, on the green cross of seed 11.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from loading import load_script
 
 pytestmark = pytest.mark.slow  # a base and its gold take two minutes of one core for each seed and world
 SEEDS = (0, 1, 2)
+NEARER = "random_condition, nearer the start"
 MARGIN = 0.1
 each_seed = pytest.mark.parametrize("seed", SEEDS)
 each_world = pytest.mark.parametrize("world", ["digits_diffusion", "shapes_diffusion"])
@@ -41,11 +42,12 @@ def test_digits_are_within_a_tenth_of_gold_after_each_attack(seed: int) -> None:
 
 @pytest.mark.claims("shrink_and_perturb")
 @each_seed
-def test_a_concept_that_is_erased_is_within_a_tenth_of_gold_after_each_attack(seed: int) -> None:
-    """Its vectors learned anew, words before the prompt, and an adapter; the others are drawn as gold draws them."""
-    assert max(above_gold("shapes_diffusion", seed, "auto-erase").values()) <= MARGIN
-    after, gold = (figures("shapes_diffusion", seed, name) for name in ("auto-erase", "gold"))
-    assert after["others"] > gold["others"] - MARGIN
+def test_nearer_the_start_a_concept_stays_within_a_tenth_of_gold_and_the_others_pay(seed: int) -> None:
+    """Relabelled in weights that begin a third of the way back: within .1 under each attack, the adapter too, at the
+    cost of a tenth to four tenths of the others."""
+    assert max(above_gold("shapes_diffusion", seed, NEARER).values()) <= MARGIN
+    after, gold = (figures("shapes_diffusion", seed, name)["others"] for name in (NEARER, "gold"))
+    assert gold - 0.4 < after < gold - MARGIN
 
 
 @each_seed
