@@ -52,7 +52,7 @@ class Moved(LossTerm):
 def shrink_and_perturb(*, share: Annotated[float, Ge(0), Le(1)] = 0.5) -> LossTerm:
     """Move all weights towards the base's start, and train what is left on retain (Ash and Adams 2020).
 
-    (1 - share) own + share start, once, where start are the weights that the base's training began with; then the mean loss on retain, by the position. At share 1 it is a shorter
-    retraining, at 0 fine-tuning.
+    (1 - share) own + share start, once, where start are the weights that the base's training began with; then the mean
+    loss on retain, by the position. At share 1 it is a shorter retraining, at 0 fine-tuning.
     """
     return Moved(share)
