@@ -42,12 +42,13 @@ def test_digits_are_within_a_tenth_of_gold_after_each_attack(seed: int) -> None:
 
 @pytest.mark.claims("shrink_and_perturb")
 @each_seed
-def test_nearer_the_start_a_concept_stays_within_a_tenth_of_gold_and_the_others_pay(seed: int) -> None:
-    """Relabelled in weights that begin a third of the way back: within .1 under each attack, the adapter too, at the
-    cost of a tenth to four tenths of the others."""
-    assert max(above_gold("shapes_diffusion", seed, NEARER).values()) <= MARGIN
+def test_nearer_the_start_a_concept_is_near_gold_after_an_adapter_too_and_the_others_pay(seed: int) -> None:
+    """Relabelled in weights that begin a third of the way back, as `auto` has it under `erase`: when asked, by vectors
+    and by words within .1 of gold, by an adapter within .15; of the others up to .2 are lost."""
+    found = above_gold("shapes_diffusion", seed, NEARER)
+    assert found.pop("adapter") <= 1.5 * MARGIN and max(found.values()) <= MARGIN
     after, gold = (figures("shapes_diffusion", seed, name)["others"] for name in (NEARER, "gold"))
-    assert gold - 0.4 < after < gold - MARGIN
+    assert gold - 2 * MARGIN < after < gold
 
 
 @each_seed
