@@ -147,7 +147,7 @@ def test_a_pipeline_without_classes_is_read_too(tmp_path: Path) -> None:
     ("break_it", "says"),
     [
         (lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").rename(f / "unet" / "x.bin"), "pickle"),
-        (lambda f: (f / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}'), "not opened yet"),
+        (lambda f: (f / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}'), "not opened yet"),
         (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), "holds no scheduler"),
         (lambda f: (f / CONDITIONS).write_text('{"classes": -1}'), "classes"),
     ],

@@ -1,6 +1,7 @@
 """`method: auto` on models that draw: how near to gold it is after an attack on vectors, on prompts, and by LoRA.
 
-What scripts/diffusion_figures prints under --attacks. The rung was set on the digits of seed 0.
+What scripts/diffusion_figures prints under --attacks. The rung was set on the digits of seed 0; the share of
+the way back to the start, on the green cross of seed 11.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from loading import load_script
 
 pytestmark = pytest.mark.slow  # a base and its gold take two minutes of one core for each seed and world
 SEEDS = (0, 1, 2)
+NEARER = "random_condition, nearer the start"
 MARGIN = 0.1
 each_seed = pytest.mark.parametrize("seed", SEEDS)
 each_world = pytest.mark.parametrize("world", ["digits_diffusion", "shapes_diffusion"])
@@ -27,9 +29,9 @@ def figures(world: str, seed: int, name: str) -> dict[str, Any]:
     return found
 
 
-def above_gold(world: str, seed: int) -> dict[str, float]:
+def above_gold(world: str, seed: int, name: str = "auto") -> dict[str, float]:
     """Attack -> how much more of the forgotten it brings back than from gold."""
-    after, gold = (figures(world, seed, name) for name in ("auto", "gold"))
+    after, gold = (figures(world, seed, one) for one in (name, "gold"))
     return {name: after[name] - gold[name] for name in ("asked", "attacked", "prompted", "adapter") if name in gold}
 
 
@@ -38,14 +40,25 @@ def test_digits_are_within_a_tenth_of_gold_after_each_attack(seed: int) -> None:
     assert max(above_gold("digits_diffusion", seed).values()) <= MARGIN
 
 
+@pytest.mark.claims("shrink_and_perturb")
 @each_seed
-def test_a_concept_is_within_a_tenth_of_gold_when_asked_and_with_words_before_the_prompt(seed: int) -> None:
+def test_nearer_the_start_a_concept_is_near_gold_after_an_adapter_too_and_the_others_pay(seed: int) -> None:
+    """Relabelled in weights that begin a third of the way back, as `auto` has it under `erase`: when asked, by vectors
+    and by words within .1 of gold, by an adapter within .15; of the others up to .2 are lost."""
+    found = above_gold("shapes_diffusion", seed, NEARER)
+    assert found.pop("adapter") <= 1.5 * MARGIN and max(found.values()) <= MARGIN
+    after, gold = (figures("shapes_diffusion", seed, name)["others"] for name in (NEARER, "gold"))
+    assert gold - 2 * MARGIN < after < gold
+
+
+@each_seed
+def test_a_concept_that_is_hidden_is_within_a_tenth_when_asked_and_with_words_before_the_prompt(seed: int) -> None:
     found = above_gold("shapes_diffusion", seed)
     assert max(found["asked"], found["prompted"]) <= MARGIN
 
 
 @each_seed
-def test_an_adapter_brings_a_concept_back_sooner_than_in_gold(seed: int) -> None:
+def test_an_adapter_brings_a_hidden_concept_back_sooner_than_in_gold(seed: int) -> None:
     """And the vectors of its words bring back a little more than a tenth on one of the three seeds: both lines of the
     bar that do not hold."""
     found = above_gold("shapes_diffusion", seed)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT: Any = load_script("coverage")
 TABLES: dict[str, dict[str, Any]] = SCRIPT.tables()
 ROWS = [(letter, row) for letter, table in TABLES.items() for row in table["rows"]]
-MOST_WITHOUT = {"V": 3, "P": 0, "S": 3, "O": 4, "T": 18, "Z": 1, "E": 2, "F": 0, "D": 1}
+MOST_WITHOUT = {"V": 3, "P": 0, "S": 3, "O": 4, "T": 18, "Z": 1, "E": 2, "F": 0, "D": 0}
 """Rows without a file: a fifth is the aim, and these are the numbers. A table that gets better lowers its own."""
 NUMBERS = {"V": 15, "P": 11, "S": 19, "O": 20, "T": 35, "Z": 5, "E": 10, "F": 21, "D": 8}
 

@@ -4,7 +4,8 @@ models/text_diffusion.py.
 Its loss is the denoising error of Ho et al. (2020, arXiv:2006.11239, equation 14): half the squared error of the
 predicted noise, summed over the pixels, which is the noise's negative log-likelihood under a unit Gaussian, in nats up
 to a constant. A position is a pixel. Time and noise follow from the picture and its draw, so that readings repeat bit
-for bit: `READ` draws, spread over the times, where an example has no draw of its own, else one.
+for bit: `READ` draws, spread over the times, where an example has no draw of its own, else one. In one step:
+models/consistency.py.
 Shape suffixes: B examples, K draws, C H W of a picture.
 """
 
@@ -62,6 +63,10 @@ class Diffusion(BaseModel):
     table = "class_embedding.weight"
     """The parameter whose rows are what it is asked by: a vector for each label."""
     condition_shape: tuple[int, ...] = ()
+    sides: tuple[str, ...] = ("down_blocks", "up_blocks")
+    """Within the network: lists of its blocks, in their order."""
+    last = HEAD
+    """Within the network: the layer that gives the prediction."""
 
     def __init__(self, module: nn.Module, scheduler: Any, conditions: Mapping[str, Any]) -> None:
         self.module: Any = module
@@ -71,9 +76,8 @@ class Diffusion(BaseModel):
         self.capabilities = frozenset({"nll", "pictures"})
         if self.classes:
             self.capabilities |= {"conditions", "class_table"}
-        sides = ("down_blocks", "up_blocks")
-        children = {side: self.unet.get_submodule(side).named_children() for side in sides}
-        self.blocks = [f"{self.within}{side}.{name}" for side in sides for name, _ in children[side]]
+        children = {side: self.unet.get_submodule(side).named_children() for side in self.sides}
+        self.blocks = [f"{self.within}{side}.{name}" for side in self.sides for name, _ in children[side]]
 
     @property
     def unet(self) -> Any:
@@ -83,7 +87,7 @@ class Diffusion(BaseModel):
     @property
     def head(self) -> str:
         """Path of the layer that gives the prediction."""
-        return self.within + HEAD
+        return self.within + self.last
 
     @property
     def classes(self) -> int:
@@ -108,6 +112,19 @@ class Diffusion(BaseModel):
         height, width = (side, side) if isinstance(side, int) else side
         return int(self.unet.config.in_channels), int(height), int(width)
 
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what is noised: the picture, or its latents."""
+        return self.shape
+
+    def encode(self, x_BCHW: Tensor) -> Tensor:
+        """Pictures in -1 to 1 as they are noised."""
+        return x_BCHW
+
+    def decode(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] pictures in 0-1, from what was denoised."""
+        return ((x_BCHW + 1) / 2).clamp(0, 1)
+
     def condition(self, example: Example) -> Tensor:
         """The label [] or the tokens of the prompt [L] by which the network is asked for this example."""
         return torch.tensor(int(example.get("label", 0)))
@@ -128,12 +145,12 @@ class Diffusion(BaseModel):
     def collate(self, examples: Sequence[Example], positions: str = "answer") -> Batch:
         """Pictures in -1 to 1, their labels, and what is drawn for each: times, noise, and the seed of a picture that
         is made of the same label."""
-        pixels = int(np.prod(self.shape))
+        entries = int(np.prod(self.noise_shape))
         x_BCHW = channels_first([floats(e["image"]) for e in examples]) if examples else torch.zeros(0, *self.shape)
         several = not any("draw" in example for example in examples)
         drawn = [self._draw(example, READ if several else 1) for example in examples]
         none = torch.zeros(0, *self.condition_shape).long()
-        empty = torch.zeros(0, 1).long(), torch.zeros(0, 1, *self.shape), none, torch.zeros(0, self._width)
+        empty = torch.zeros(0, 1).long(), torch.zeros(0, 1, *self.noise_shape), none, torch.zeros(0, self._width)
         times, noise, conditions, shifts = (torch.stack(part) for part in zip(*drawn, strict=True)) if drawn else empty
         inputs = {
             "x": 2 * x_BCHW - 1,
@@ -145,7 +162,7 @@ class Diffusion(BaseModel):
             "wish": torch.stack([self.condition(example) for example in examples]) if examples else none,
             "asked": torch.tensor([int(example.get("label", 0)) for example in examples]),
         }
-        labels_BT = torch.zeros(len(examples), pixels).long()
+        labels_BT = torch.zeros(len(examples), entries).long()
         mask_BT = labels_BT == labels_BT
         return Batch(inputs, labels_BT, mask_BT, mask_BT.sum(-1))
 
@@ -158,18 +175,21 @@ class Diffusion(BaseModel):
         """(times [K], noise [K, C, H, W], condition, shift of its vector [D]) of an example; the picture's alone, so
         that it has the same under another condition."""
         draw = noise_of({"image": example["image"], "draw": example.get("draw", 0)})
-        length = int(self.scheduler.config.num_train_timesteps)
         share_K = (torch.arange(count) + torch.rand(count, generator=draw)) / count
         kind = torch.rand if example.get("noise") == UNIFORM else torch.randn
-        noise = kind(count, *self.shape, generator=draw)
+        noise = kind(count, *self.noise_shape, generator=draw)
         condition, dropped = self.condition(example), float(self.conditions.get("dropped") or 0.0)
         nothing = self.nothing if "draw" in example else None
         if nothing is not None and float(torch.rand(1, generator=draw)) < dropped:
             condition = nothing
         width = self._width
         shift = torch.randn(width, generator=draw) * float(self.conditions.get("noise") or 0) / max(1, width) ** 0.5
-        times = (share_K * length).long().clamp(max=length - 1)
-        return times, noise, condition, shift if "draw" in example else torch.zeros(width)
+        return self._times(share_K), noise, condition, shift if "draw" in example else torch.zeros(width)
+
+    def _times(self, share_K: Tensor) -> Tensor:
+        """The times at these shares, in 0-1, of all."""
+        length = int(self.scheduler.config.num_train_timesteps)
+        return (share_K * length).long().clamp(max=length - 1)
 
     def accepts(self, split: str, rows: Sequence[Example]) -> None:
         """Raises BadInput unless all pictures have the network's shape, and labels where it takes them."""
@@ -198,7 +218,7 @@ class Diffusion(BaseModel):
         nll_B, states = NOT_ASKED, {}
         if want.hidden or "nll" in want.channels:
             with tap(self.module, want.hidden, stop=not want.channels) as hidden:
-                nll_B = self._losses(batch)
+                nll_B = self._losses(batch, want)
             states = {path: self._state(path, value, batch) for path, value in hidden.items()}
         if GENERATED & want.channels:
             own |= self._draw_pictures(batch, want.channels)
@@ -209,12 +229,12 @@ class Diffusion(BaseModel):
             nll_B = NOT_ASKED
         return Output(nll_B, batch.n_B.to(device), labels_BT, mask_BT, hidden=states, own=own)
 
-    def _losses(self, batch: Batch) -> Tensor:
-        """[B] nats, the mean over the draws."""
+    def _losses(self, batch: Batch, want: Want) -> Tensor:
+        """[B] nats, the mean over the draws. want: what a forward is asked for."""
         device = device_of(self.module)
         times_BK, noise_BKCHW = batch.inputs["times"].to(device), batch.inputs["noise"].to(device)
         draws = times_BK.shape[1]
-        x_RCHW = batch.inputs["x"].to(device).repeat_interleave(draws, 0)
+        x_RCHW = self.encode(batch.inputs["x"].to(device)).repeat_interleave(draws, 0)
         times_R, noise_RCHW = times_BK.flatten(), noise_BKCHW.flatten(0, 1)
         noisy_RCHW = self.scheduler.add_noise(x_RCHW, noise_RCHW, times_R)
         conditions_R = batch.inputs["condition"].to(device).repeat_interleave(draws, 0)
@@ -264,7 +284,7 @@ class Diffusion(BaseModel):
         for time in scheduler.timesteps:
             guess = self._guide(x_BCHW, time.to(device).expand(len(x_BCHW)), conditions_B)
             x_BCHW = scheduler.step(guess, time, x_BCHW).prev_sample
-        return ((x_BCHW + 1) / 2).clamp(0, 1)
+        return self.decode(x_BCHW)
 
     def draw_once(self, start_BCHW: Tensor, conditions_B: Tensor) -> Tensor:
         """[B, C, H, W] pictures in 0-1, not clamped, by one prediction at the time `one_step`: (x - s e(x)) / a, of
@@ -287,8 +307,8 @@ class Diffusion(BaseModel):
     def _draw_pictures(self, batch: Batch, wanted: frozenset[str]) -> dict[str, Tensor]:
         """The wanted values of a picture that is made for each example, of its label and from its own noise."""
         draws = [torch.Generator().manual_seed(seed) for seed in batch.inputs["seed"].tolist()]
-        start = [torch.randn(self.shape, generator=draw) for draw in draws]
-        start_BCHW = torch.stack(start) if start else torch.zeros(0, *self.shape)
+        start = [torch.randn(self.noise_shape, generator=draw) for draw in draws]
+        start_BCHW = torch.stack(start) if start else torch.zeros(0, *self.noise_shape)
         pictures = self.sample(start_BCHW, batch.inputs["wish"])
         found = {PICTURE: pictures, **judgement(self.judges, pictures, batch.inputs["asked"])}
         return {name: value for name, value in found.items() if name in wanted}

@@ -72,6 +72,7 @@ CAPABILITIES = {
     "conditions": "classes or concepts that it can be asked to draw",
     "class_table": "a table with a vector for each class",
     "prompts": "prompts by which it draws",
+    "consistency": "drawing in one step by consistency (`diffusion: consistency` in train.yaml)",
     "gan": "a generator and a discriminator",
 }
 """What capabilities are called in messages."""

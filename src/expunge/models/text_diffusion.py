@@ -33,9 +33,14 @@ class Asked(nn.Module):
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
 
+    def states(self, tokens_BL: Tensor) -> Tensor:
+        """[B, L, D] what the network attends to."""
+        states_BLD: Tensor = self.text_encoder(tokens_BL).last_hidden_state
+        return states_BLD
+
     def forward(self, x_BCHW: Tensor, times_B: Tensor, tokens_BL: Tensor) -> Tensor:
         """[B, C, H, W] the predicted noise."""
-        states_BLD = self.text_encoder(tokens_BL).last_hidden_state
+        states_BLD = self.states(tokens_BL)
         guess_BCHW: Tensor = self.unet(x_BCHW, times_B, encoder_hidden_states=states_BLD).sample
         return guess_BCHW
 

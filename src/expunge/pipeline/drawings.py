@@ -56,7 +56,7 @@ def drawings_of(model: Model, splits: Splits, seed: int) -> Drawings | None:
         bare.module.load_state_dict(kept)
         thaw(bare.module)
     prompts = [row.get("class_prompt") if "prompts" in model.capabilities else None for row in chosen]
-    return Drawings([int(row["label"]) for row in chosen], prompts, plain, attacked)
+    return Drawings([int(row.get("label", 0)) for row in chosen], prompts, plain, attacked)
 
 
 def _draw(model: Model, rows: Sequence[Example]) -> np.ndarray:

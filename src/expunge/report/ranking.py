@@ -13,15 +13,16 @@ from expunge.report import variance
 
 Row = dict[str, Any]
 GAP = (
-    ("forget_accuracy", "forget_probability"),
-    ("retain_accuracy", "retain_probability"),
-    ("test_accuracy", "holdout_accuracy", "holdout_probability"),
-    ("privacy_unseen_share", "privacy_min_k_auc", "privacy_loss_auc"),
+    ("forget_accuracy", "forget_probability", "forget_concept_rate"),
+    ("retain_accuracy", "retain_probability", "retain_concept_rate"),
+    ("test_accuracy", "holdout_accuracy", "holdout_probability", "test_concept_rate"),
+    ("privacy_unseen_share", "privacy_min_k_auc", "robustness_class_embedding", "privacy_loss_auc"),
 )
 """The figures in the average gap: from each line the first that was measured. Of a classifier these are the columns UA,
-RA, TA and MIA of published tables; else probabilities and a membership AUC."""
+RA, TA and MIA of published tables; of a model that draws, how often it draws what it is asked for, and what comes back
+under the attack on vectors; else probabilities and a membership AUC."""
 UTILITY = ("retain_utility", "test_accuracy", "retain_accuracy", "retain_probability")
-FORGETTING = ("forget_accuracy", "forget_probability", "forget_nll")
+FORGETTING = ("forget_accuracy", "forget_probability", "forget_concept_rate", "forget_nll")
 WORST = "privacy_worst"
 """A membership attack's distance to gold, of the worst attack."""
 PRIVACY = ("privacy_min_k_auc", "privacy_loss_auc", "privacy_confidence_auc")

@@ -165,7 +165,7 @@ def wanted_classes(model: Any, gone: Sequence[int], override: int | None) -> Ten
     if not stay or (override is not None and override not in stay):
         why = "is no class that stays" if stay else "has no class to take, since all are forgotten"
         raise BadInput.of("method.score_distillation.override", override, why, f"give one of {stay or 'fewer classes'}")
-    if model.scheduler.config.prediction_type != "epsilon":
+    if model.scheduler.config.get("prediction_type") != "epsilon":
         why = "predicts something else than the noise"
         raise BadInput.of("method", "score_distillation", f"needs the predicted noise, and the model {why}", "take esd")
     following = [next((label for label in stay if label > one), stay[0]) for one in gone]

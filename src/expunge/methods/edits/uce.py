@@ -45,12 +45,13 @@ def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.1, weight: Ann
         root = weight**0.5
         asked, kept = ([bare.condition(row) for row in splits[name]] for name in ("forget", "retain"))
         concept_MD, target_MD, kept_PD = states_of(bare, asked, kept, bare.tokens(guide))
+        readers = [layer for path, layer in bare.module.named_modules() if path.endswith(READERS)]
+        if not readers:
+            why = f"edits the layers {' and '.join(READERS)}, and the model has none"
+            raise BadInput.of("method", "uce", why, "choose another method")
         with torch.no_grad():
-            for path, layer in bare.module.named_modules():
-                if path.endswith(READERS):
-                    layer.weight.copy_(
-                        edit_weight(layer.weight, root * concept_MD, root * target_MD, kept_PD, strength)
-                    )
+            for layer in readers:
+                layer.weight.copy_(edit_weight(layer.weight, root * concept_MD, root * target_MD, kept_PD, strength))
         return model
 
     return Method(apply)
@@ -68,9 +69,8 @@ def states_of(
     known = {tuple(tokens[: i + 1].tolist()) for tokens in kept for i in range(len(tokens))}
     forget_NL = torch.stack(list({tuple(tokens.tolist()): tokens for tokens in asked}.values()))
     retain_NL = torch.stack(list({tuple(tokens.tolist()): tokens for tokens in kept}.values()))
-    encoder = bare.module.text_encoder
     forget_NLD, retain_NLD, (guide_LD,) = (
-        encoder(tokens).last_hidden_state for tokens in (forget_NL, retain_NL, guide_L[None])
+        bare.module.states(tokens) for tokens in (forget_NL, retain_NL, guide_L[None])
     )
     own_NL = torch.tensor([[tuple(row[: i + 1]) not in known for i in range(len(row))] for row in forget_NL.tolist()])
     if not own_NL.any():

@@ -1,5 +1,5 @@
-"""Diffusion models of pictures: a diffusers pipeline with a U-Net (DDPM, DDIM), or a new small one of given sizes, of
-classes or of texts."""
+"""Diffusion models of pictures: a diffusers pipeline (on pixels, of consistency, of latents), or a new small one of
+given sizes, of classes or of texts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from expunge.core.errors import BadInput
 from expunge.core.extras import require
 from expunge.core.random import seed_libraries
 from expunge.core.request import parse
-from expunge.models import schemas
+from expunge.models import flux, latents, schemas
 from expunge.models._folder import foreign
+from expunge.models.consistency import FINAL, Consistency, scheduler_of
+from expunge.models.consistency import PIPELINE as ONE_STEP
 from expunge.models.diffusion import CONDITIONS, Diffusion
 from expunge.models.families.classifier import show
 from expunge.models.family import Family, Source
+from expunge.models.flux import FLUX, open_flux
 from expunge.models.judges import CONCEPT, DRAWN, teach_judges
+from expunge.models.latents import open_latents
 from expunge.models.sources import check_weights
 from expunge.models.text_diffusion import (
     INDEX,
@@ -36,30 +40,45 @@ from expunge.models.text_diffusion import (
 )
 from expunge.models.weights import check_finite
 
-PIPELINES = ("DDPMPipeline", "DDIMPipeline", PIPELINE)
+OF_LATENTS = {**latents.PARTS, FLUX: flux.PARTS}
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", ONE_STEP, PIPELINE, *OF_LATENTS)
 Size = Annotated[int, Field(gt=0, le=4096)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Guidance = Annotated[float, Field(ge=1, le=100)]
 
 
-class Spec(schemas._File):
-    """`model` of a train.yaml. side: pixels; widths: channels of the U-Net's blocks; classes: 0 for none; times: steps
-    of the noise; dropped: the share of training draws without their class, which teaches the model to draw unasked;
-    condition_noise: standard deviation, times the root of its length, of the noise on a class's vector in training
-    (arXiv:2405.20494, equation 8: 1 there)."""
+class _OfClasses(schemas._File):
+    """Sizes of a new model of classes. side: pixels; widths: channels of the U-Net's blocks; classes: 0 for none;
+    dropped: the share of training draws without their class, which teaches the model to draw unasked; condition_noise:
+    standard deviation, times the root of its length, of the noise on a class's vector in training (arXiv:2405.20494,
+    equation 8: 1 there)."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    diffusion: Literal["unet2d"]
     side: Size = 8
     channels: Annotated[int, Field(ge=1, le=4)] = 1
     widths: Annotated[list[Size], Field(min_length=1, max_length=8)] = [16, 32]
     layers: Annotated[int, Field(ge=1, le=8)] = 1
     groups: Size = 4
     classes: Annotated[int, Field(ge=0, le=100_000)] = 10
-    times: Annotated[int, Field(ge=2, le=10_000)] = 200
     dropped: Share = 0.1
     condition_noise: Annotated[float, Field(ge=0, le=100)] = 0.0
+
+
+class Spec(_OfClasses):
+    """`model` of a train.yaml. times: steps of the noise."""
+
+    diffusion: Literal["unet2d"]
+    times: Annotated[int, Field(ge=2, le=10_000)] = 200
+
+
+class ConsistencySpec(_OfClasses):
+    """`model` of a train.yaml, which draws in one step; its training wants `trainer: consistency`. noise: the largest
+    standard deviation, from which it draws; data: that of the pictures, in -1 to 1."""
+
+    diffusion: Literal["consistency"]
+    noise: Annotated[float, Field(gt=1, le=1000)] = 80.0
+    data: Annotated[float, Field(gt=0, le=10)] = 0.5
 
 
 class TextSpec(schemas._File):
@@ -129,32 +148,37 @@ def check(source: Source, *, trust_code: bool, weights: bool, field: str) -> Non
     if name not in PIPELINES:
         why = f"is a pipeline of the class {name}, which is not opened yet"
         raise BadInput.of(field, str(source), why, f"give one of {' or '.join(PIPELINES)}")
-    for part, file in (("unet", "config.json"), ("scheduler", "scheduler_config.json")):
+    if name in OF_LATENTS:
+        latents.check_parts(folder, name, OF_LATENTS[name], field)
+    network = "transformer" if name == FLUX else "unet"
+    for part, file in ((network, "config.json"), ("scheduler", "scheduler_config.json")):
         if not (folder / part / file).is_file():
             raise BadInput.of(field, str(source), f"holds no {part}/{file}", "save it again with save_pretrained")
-    check_weights(folder / "unet", "*.safetensors", weights, field)
+    check_weights(folder / network, "*.safetensors", weights, field)
     if name == PIPELINE:
-        for part in PARTS:
-            if not (folder / part).is_dir():
-                raise BadInput.of(field, str(source), f"holds no {part}", "save the model again")
-        check_weights(folder / "text_encoder", "*.safetensors", weights, field)
+        latents.check_parts(folder, name, PARTS, field)
+    for part in ("vae", "text_encoder", "text_encoder_2"):
+        if part in OF_LATENTS.get(name, PARTS if name == PIPELINE else ()):
+            check_weights(folder / part, "*.safetensors", weights, field)
     if (folder / CONDITIONS).is_file():
         schemas.read(folder / CONDITIONS, Conditions, field)
 
 
 def open_diffusion(source: Source, *, trust_code: bool, meta: bool, dtype: torch.dtype | None = None) -> Model:
     """The pipeline of a folder, in float32; its structure alone where `meta`. Never unpickles."""
-    from diffusers import DDPMScheduler, UNet2DModel
+    from diffusers import CMStochasticIterativeScheduler, DDPMScheduler, UNet2DModel
 
     folder = str(source)
-    if schemas.read(Path(folder) / INDEX, Index, "model")["_class_name"] == PIPELINE:
+    name = schemas.read(Path(folder) / INDEX, Index, "model")["_class_name"]
+    if name == PIPELINE or name in OF_LATENTS:
         with foreign("model", folder, "cannot be opened", "save the model again"):
-            model = open_parts(Path(folder), _conditions(Path(folder), None), meta=meta)
+            model = _open_texts(Path(folder), name, meta=meta)
         if not meta:
             check_finite(model.module, folder)
         return model
-    with foreign("model", folder, "cannot be opened", "give a folder that DDPMPipeline opens"):
-        scheduler: Any = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+    kind: Any = CMStochasticIterativeScheduler if name == ONE_STEP else DDPMScheduler
+    with foreign("model", folder, "cannot be opened", f"give a folder that {name} opens"):
+        scheduler: Any = kind.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
         if meta:
             config = UNet2DModel.load_config(folder, subfolder="unet", local_files_only=True)
             with torch.device("meta"):
@@ -173,7 +197,17 @@ def open_diffusion(source: Source, *, trust_code: bool, meta: bool, dtype: torch
                 raise BadInput.of("model", folder, why, "save the whole pipeline again")
     if not meta:
         check_finite(module, folder)
-    return Diffusion(module.eval(), scheduler, _conditions(Path(folder), module))
+    of_name = Consistency if name == ONE_STEP else Diffusion
+    return of_name(module.eval(), scheduler, _conditions(Path(folder), module))
+
+
+def _open_texts(folder: Path, name: str, *, meta: bool) -> TextDiffusion:
+    """The pipeline of a folder that is asked by texts."""
+    conditions = _conditions(folder, None)
+    if name == PIPELINE:
+        return open_parts(folder, conditions, meta=meta)
+    own = conditions if (folder / CONDITIONS).is_file() else None
+    return open_flux(folder, own, meta=meta) if name == FLUX else open_latents(folder, name, own, meta=meta)
 
 
 def _conditions(folder: Path, module: Any) -> dict[str, Any]:
@@ -200,11 +234,10 @@ def fresh(
 ) -> Model:
     """A new U-Net without attention, with a row of the label table for each class and one for none; or one that attends
     to the states of a text encoder."""
-    from diffusers import DDPMScheduler, UNet2DModel
+    from diffusers import UNet2DModel
 
     sizes = _sizes(spec, "model")
-    scheduler: Any = DDPMScheduler
-    noise = scheduler(num_train_timesteps=sizes.times, beta_schedule="squaredcos_cap_v2")
+    noise = _noise(sizes)
     seed_libraries(seed, "weights")
     if isinstance(sizes, TextSpec):
         prompts = [str(row.get(PROMPT, "")) for row in examples]
@@ -226,21 +259,33 @@ def fresh(
             add_attention=False,
             num_class_embeds=sizes.classes + 1 if sizes.classes else None,
         )
-    return Diffusion(module.eval(), noise, _meaning(sizes))
+    kind = Consistency if isinstance(sizes, ConsistencySpec) else Diffusion
+    return kind(module.eval(), noise, _meaning(sizes))
 
 
-def _meaning(sizes: Spec) -> dict[str, Any]:
+def _noise(sizes: Spec | ConsistencySpec | TextSpec) -> Any:
+    """A new model's scheduler."""
+    from diffusers import DDPMScheduler
+
+    if isinstance(sizes, ConsistencySpec):
+        return scheduler_of(FINAL, sigma_max=sizes.noise, sigma_data=sizes.data)
+    scheduler: Any = DDPMScheduler
+    return scheduler(num_train_timesteps=sizes.times, beta_schedule="squaredcos_cap_v2")
+
+
+def _meaning(sizes: _OfClasses) -> dict[str, Any]:
     """The meaning of a new model's labels."""
     null, dropped = (sizes.classes, sizes.dropped) if sizes.classes else (None, 0.0)
     noise = {"noise": sizes.condition_noise} if sizes.classes and sizes.condition_noise else {}
     return {"classes": sizes.classes, "null": null, "dropped": dropped, "guidance": 1.0, **noise}
 
 
-def _sizes(spec: Mapping[str, Any], field: str) -> Spec | TextSpec:
+def _sizes(spec: Mapping[str, Any], field: str) -> Spec | ConsistencySpec | TextSpec:
     """The sizes of a new model. Raises BadInput."""
-    if spec.get("diffusion") == "text2pixels":
+    name = spec.get("diffusion")
+    if name == "text2pixels":
         return parse(TextSpec, spec, field, field)
-    return parse(Spec, spec, field, field)
+    return parse(ConsistencySpec, spec, field, field) if name == "consistency" else parse(Spec, spec, field, field)
 
 
 def explained_share(nats: Any) -> Any:
