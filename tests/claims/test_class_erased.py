@@ -77,7 +77,6 @@ def test_all_is_golds_but_what_far_pictures_tell(world: str, label: int, seed: i
     assert done.scores["privacy_worst", "after"] < 0.5 * done.scores["privacy_worst", "before"]
 
 
-@pytest.mark.claims("retrain")
 @pytest.mark.parametrize(("world", "label", "seed"), JUDGED)
 def test_a_request_that_allows_a_retraining_gets_one(world: str, label: int, seed: int, tmp_path: Path) -> None:
     """Nothing of it is refuted; 400 unseen rows do not always show that two retrainings are alike to every attacker."""

@@ -66,7 +66,7 @@ class Pair:
 
 
 def pairs_of(run: Rounds, search: Search, weights: State) -> list[Pair]:
-    """What each client loses with each setting from these weights: alone, its only message, or in trial rounds."""
+    """Each client's loss with each setting from these weights: alone, its only message, or in trial rounds."""
     parts = {name: hold_out(rows, run.context.derive("single shot", name)) for name, rows in run.clients.items()}
     seen = {name: some for name, (some, _) in parts.items()}
     found: dict[str, list[Pair]] = {name: [] for name in parts}
