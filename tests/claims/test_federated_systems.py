@@ -107,14 +107,17 @@ def test_the_fastest_tier_alone_never_learns_what_the_slow_hold(seed: int, tmp_p
 SEARCH = Search(epochs=[1, 2], sgd=[0.003, 0.03, 0.1, 0.3])
 
 
-@each
-def test_two_trial_rounds_of_each_setting_land_within_a_point_of_the_best_of_the_grid(
-    seed: int, tmp_path: Path
-) -> None:
-    """Six clients of skewed digits, eight settings, accuracy on rows that no client has: the federation with the
-    setting that loses least after two rounds of each is within a point of the best of eight federations, one with each
-    setting; the one that loses least where each client trains alone, the single shot, within 6 points (4.6 on seed 9,
-    less than one on 7 and 8). The worst is far below. The number of rounds was chosen on seeds 100 to 104."""
+FAR = pytest.mark.xfail(
+    reason="4.6 points below: clients alone do best at a smaller rate, docs/federated.md",
+    strict=True,
+    raises=AssertionError,
+)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=FAR) if seed == 9 else seed for seed in SEEDS])
+def test_the_single_shot_lands_within_a_point_of_the_best_of_the_grid(seed: int, tmp_path: Path) -> None:
+    """Six clients of skewed digits: the federation with the setting that one message of each client leads to is within
+    1 % of the best of eight federations, one with each setting, on rows that no client has; the worst is far below."""
     rows = splits("digits", seed)
     clients = clients_of(rows["train"], Placing(partition="dirichlet", count=6, alpha=1.0, seed=seed))
     found = {}
@@ -128,14 +131,12 @@ def test_two_trial_rounds_of_each_setting_land_within_a_point_of_the_best_of_the
         run = federation(local, str(i))
         checkpoint.restore(run.model.module, run.run(state_of(run.model), 6), "")
         found[local] = accuracy(run.model, rows["test"] + rows["holdout"])
-    best, run = max(found.values()), federation(None, "shot")
-    for trial, margin in ((0, 0.06), (2, 0.01)):
-        search = SEARCH.model_copy(update={"trial": trial})
-        pairs = pairs_of(run, search, state_of(run.model))
-        for surrogate in ("pooled", "mean"):
-            chosen = choose(pairs, search.model_copy(update={"surrogate": surrogate}), seed)
-            assert found[chosen] >= best - margin, (trial, surrogate, chosen, found)
-    assert min(found.values()) < best - 0.1
+    run = federation(None, "shot")
+    pairs = pairs_of(run, SEARCH, state_of(run.model))
+    for surrogate in ("pooled", "mean"):
+        chosen = choose(pairs, SEARCH.model_copy(update={"surrogate": surrogate}), seed)
+        assert found[chosen] >= max(found.values()) - 0.01, (surrogate, chosen, found)
+    assert min(found.values()) < max(found.values()) - 0.1
 
 
 # -- silos without labels -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The settings of local training from what each client loses with each: alone, in one message, or in trial rounds."""
+"""The settings of local training from one message of each client: what each lost with each setting on its own rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from expunge.core.contracts import Silent
-from expunge.core.errors import BadInput
 from expunge.core.request import parse
-from expunge.data.clients import Clients, hold_out
+from expunge.data.clients import hold_out
 from expunge.methods._rounds import Local, Rounds, local_budget
 from expunge.methods._strategy import Strategy
 from expunge.training import checkpoint
 from expunge.training.stopping import figures
-from expunge.training.updates import State, mean_by_examples, size_of
+from expunge.training.updates import State
 
 WORST = 20.0
 """Nats that a loss counts as at most: one that diverged says no more than that."""
@@ -31,9 +29,7 @@ class Search(BaseModel):
     """Settings to choose from. passes: of a client over its rows with each, times the setting's own.
 
     surrogate: what is fitted to the losses: one regressor to all clients' (`pooled`), or one to each client's, of which
-    the mean or the largest counts. trial: in place of what a client loses alone, what the mean of the clients' models
-    loses on its rows after so many rounds with each setting: our extension, for a mean bears a higher rate than a
-    client alone. It costs as many messages as rounds, of a model for each setting.
+    the mean or the largest counts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,7 +38,6 @@ class Search(BaseModel):
     sgd: list[Annotated[float, Field(gt=0, le=10)]] = Field(min_length=1)
     passes: Annotated[int, Field(ge=1, le=100)] = 3
     surrogate: Literal["pooled", "mean", "max"] = "pooled"
-    trial: Annotated[int, Field(ge=0, le=100)] = 0
 
     @property
     def candidates(self) -> list[Local]:
@@ -66,48 +61,20 @@ class Pair:
 
 
 def pairs_of(run: Rounds, search: Search, weights: State) -> list[Pair]:
-    """Each client's loss with each setting from these weights: alone, its only message, or in trial rounds."""
-    parts = {name: hold_out(rows, run.context.derive("single shot", name)) for name, rows in run.clients.items()}
-    seen = {name: some for name, (some, _) in parts.items()}
-    found: dict[str, list[Pair]] = {name: [] for name in parts}
-    for i, local in enumerate(search.candidates):
-        train = _together if search.trial else _alone
-        for name, trained in train(run, search, weights, seen, i).items():
-            checkpoint.restore(run.model.module, trained, "")
+    """The clients' only messages: each trains by itself from these weights with each setting."""
+    found = []
+    for k, (name, rows) in enumerate(run.clients.items()):
+        seen, unseen = hold_out(rows, run.context.derive("single shot", name))
+        for i, local in enumerate(search.candidates):
+            budget = local_budget(run.budget, local.model_copy(update={"epochs": local.epochs * search.passes}))
+            alone = replace(run, clients={name: seen}, strategy=Strategy(), budget=budget, exchange=None)
+            alone.context = run.context.child(f"shot-{k}-{i}", draws=f"shot-{i}")  # a folder of its own
+            checkpoint.restore(run.model.module, alone.train_client(0, name, weights).weights, "")
             run.model.module.eval()
-            loss = figures(run.model, parts[name][1])["nll"]
-            found[name].append(Pair(name, local, min(loss, WORST) if math.isfinite(loss) else WORST))
+            loss = figures(run.model, unseen)["nll"]
+            found.append(Pair(name, local, min(loss, WORST) if math.isfinite(loss) else WORST))
     checkpoint.restore(run.model.module, weights, "")
-    return [pair for own in found.values() for pair in own]
-
-
-def _alone(run: Rounds, search: Search, weights: State, seen: Clients, i: int) -> dict[str, State]:
-    """Each client's model, trained by itself with the i-th setting."""
-    local, found = search.candidates[i], {}
-    budget = local_budget(run.budget, local.model_copy(update={"epochs": local.epochs * search.passes}))
-    for k, (name, rows) in enumerate(seen.items()):
-        alone = replace(run, clients={name: rows}, strategy=Strategy(), budget=budget, exchange=None)
-        alone.context = run.context.child(f"shot-{k}-{i}", draws=f"shot-{i}")  # a folder of its own
-        found[name] = alone.train_client(0, name, weights).weights
     return found
-
-
-def _together(run: Rounds, search: Search, weights: State, seen: Clients, i: int) -> dict[str, State]:
-    """The mean of all clients' models after the trial rounds with the i-th setting, which each of them gets.
-
-    Its messages count in the run's bytes, and are those of a federation of as many rounds.
-    """
-    averages = Strategy(mean_by_examples, averages=True)
-    budget = local_budget(run.budget, search.candidates[i])
-    context = run.context.child(f"trial-{i}", notes={}, reporter=Silent())
-    trial = Rounds(run.model, seen, averages, context, budget)
-    try:
-        mean = trial.run(weights, search.trial)
-    except BadInput:  # nobody sent a finite model: the setting diverges, which the others do not
-        mean = {name: value * math.nan if value.is_floating_point() else value for name, value in weights.items()}
-    run.ledger.bytes_down += trial.ledger.bytes_down + len(seen) * size_of(mean)
-    run.ledger.bytes_up += trial.ledger.bytes_up
-    return dict.fromkeys(seen, mean)
 
 
 def choose(pairs: Sequence[Pair], search: Search, seed: int) -> Local:

@@ -60,7 +60,7 @@ class LearnedTemperature(Digits):
 
 
 OPERATIONS = ("conv3", "conv5", "skip")
-"""What a cell of a `Supernet` may have."""
+"""The operations that a cell of a `Supernet` may have."""
 
 
 class Supernet(nn.Module):
