@@ -17,12 +17,17 @@ from scipy.stats import kstest
 from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.errors import BadInput
+from expunge.core.request import Request
 from expunge.data.worlds import splits
+from expunge.methods import _noisy_training
 from expunge.methods._noisy_training import Noise, epsilon_of, guarantee_of, rounds_by_client, train_noisily
 from expunge.methods._rounds import state_of
 from expunge.methods._strategy import strategy_of
 from expunge.methods.strategies.private import epsilon, secret_normal
+from expunge.methods.trainers.federation import federation_of, local_of
 from expunge.models.build import fresh
+from expunge.models.manifest import read_manifest
+from expunge.pipeline.plan import plan
 from expunge.pipeline.train import train
 from expunge.training import checkpoint
 from expunge.training.updates import ClientUpdate, State, distance
@@ -39,12 +44,22 @@ def test_secret_noise_is_normal_and_new_each_time() -> None:
     alike unless the noise is secret."""
     drawn = secret_normal(torch.Size([100, 200]))
     assert drawn.dtype == torch.float64 and kstest(drawn.reshape(-1).numpy(), "norm").pvalue > 1e-6
-    before, sent = {"w": torch.zeros(50)}, [ClientUpdate("a", {"w": torch.ones(50)}, 3)]
+    before, sent = {"w": torch.zeros(50)}, ClientUpdate("a", {"w": torch.ones(50)}, 3)
     for secret in (False, True):
-        ends = [strategy_of({"private": {"secret": secret}}, "s")(before, sent)["w"] for _ in range(2)]
+        strategies = [strategy_of({"private": {"secret": secret}}, "s") for _ in range(2)]
+        ends = [one.protect(before, sent, 1).weights["w"] for one in strategies]
         assert torch.equal(*ends) is not secret
-    strategy = strategy_of({"private": {"secret": True}}, "s")
-    assert strategy.guarantee(3)["secret"] and not strategy.repeats
+    assert strategy_of({"private": {"secret": True}}, "s").guarantee(3)["secret"]
+
+
+def test_an_ascent_without_noise_ends_a_client_s_guarantee(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of round 0 of a departure, which is the leaving client's, no epsilon is given for that client."""
+    monkeypatch.setattr(_noisy_training, "epsilon_of", lambda noise, budget, stages: float(sum(n for _, n in stages)))
+    training = {"facts": [{"round": 1, "updates": {"a": "", "b": ""}}]}
+    departure = {"facts": [{"round": 0, "updates": {"b": ""}}, {"round": 1, "updates": {"a": ""}}]}
+    sizes = {"a": 10, "b": 10}
+    told = guarantee_of(Noise(), Budget(batch_size=5), [(sizes, training), (sizes, departure)])
+    assert told["epsilon"] == {"a": 2.0}
 
 
 def test_what_a_client_sent_in_vain_counts_too() -> None:
@@ -132,6 +147,10 @@ def test_epsilon_by_client_is_in_manifest_evidence_and_report(tmp_path: Path, mo
     stages = [stage["privacy_of_rows"] for stage in evidence["rounds"]["stages"]]
     assert stages[0] == told and stages[1]["epsilon"]["0"] > told["epsilon"]["0"]
     assert stages[1]["epsilon"]["3"] == told["epsilon"]["3"], "who left spends no more"
+    options = federation_of(read_manifest(tmp_path / "base"))
+    assert local_of({}, options).dp == Noise(noise=1.0, clip=1.0)
+    again = Request.parse({**given, "method": {"erase_client": {"rounds": 1}}, "out": str(tmp_path / "other")})
+    assert any("raise their loss without noise" in note for note in plan(again).notes)
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"epsilon {min(stages[1]['epsilon'].values()):.3g} to" in page and "follows from a seed" in page
 

@@ -50,6 +50,9 @@ class Clear:
     def encrypt(self, values: np.ndarray) -> State:
         return {"0": torch.from_numpy(values.copy())}
 
+    def check(self, part: State, size: int) -> None:
+        assert part["0"].numel() == size
+
     def add(self, parts: Sequence[State]) -> State:
         self.added.append(len(parts))
         return {"0": torch.stack([part["0"] for part in parts]).sum(0)}
@@ -179,9 +182,9 @@ def small_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("scheme", [Ckks, Paillier])
 def test_ciphertexts_hold_what_they_should(scheme: Any, small_keys: None) -> None:
     """Whole numbers of both signs up to the limit, of eight clients, come back exactly; two encryptions of the same
-    differ; the public key alone opens nothing; bytes that are no ciphertext are refused."""
+    differ; the public key alone opens nothing; bytes that are no ciphertext, or of other numbers, are refused."""
     draw, bound = np.random.default_rng(0), int(sealed.LIMIT / GRID / 8)
-    parts = [draw.integers(-bound, bound, 5000 if scheme is Ckks else 40, endpoint=True) for _ in range(8)]
+    parts = [draw.integers(-bound, bound, 5001 if scheme is Ckks else 41, endpoint=True) for _ in range(8)]
     sums = sums_of(scheme)
     assert sums.client is not None
     sent = [sums.client.encrypt(part) for part in parts]
@@ -191,8 +194,12 @@ def test_ciphertexts_hold_what_they_should(scheme: Any, small_keys: None) -> Non
     with pytest.raises((ValueError, AssertionError)):
         sums.server.decrypt(total, 8, len(parts[0]))
     broken = {name: value[:-7] for name, value in sent[0].items()}
-    usable, refused = sums.screen([ClientUpdate("0", sent[0], 5), ClientUpdate("1", broken, 5)])
-    assert [one.client for one in usable] == ["0"] and "no ciphertext" in refused["1"]
+    short = sums.client.encrypt(parts[0][:-1])
+    beside = {**sent[0], "7": sent[0]["0"]}
+    given = [ClientUpdate(str(i), one, 5) for i, one in enumerate((sent[0], broken, short, beside, {}))]
+    usable, refused = sums.screen({"w": torch.zeros(len(parts[0]))}, [*given, ClientUpdate("5", sent[1], 0)])
+    assert [one.client for one in usable] == ["0"] and list(refused) == ["5", "1", "2", "3", "4"]
+    assert refused["3"] == "sent another number of ciphertexts" and refused["5"] == "trained on no example"
 
 
 @pytest.mark.slow

@@ -125,12 +125,12 @@ def test_noise_is_divided_by_the_root_of_the_honest_and_changes_are_cut() -> Non
     assert share_of_noise(6.0, 9) == 2.0 and share_of_noise(6.0, 0) == 6.0
     before, sent = {"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])}
     strategy = Private(1.0, 0.0, 1.0, 0, 1e-5)
-    assert strategy(before, [ClientUpdate("a", sent, 9)])["w"].tolist() == pytest.approx([0.6, 0.8])
+    assert strategy.protect(before, ClientUpdate("a", sent, 9), 1).weights["w"].tolist() == pytest.approx([0.6, 0.8])
     noisy = [Private(1.0, 1.0, 1.0, 0, 1e-5) for _ in range(2)]
-    first, again = (one(before, [ClientUpdate("a", sent, 9)])["w"] for one in noisy)
+    first, again = (one.protect(before, ClientUpdate("a", sent, 9), 1).weights["w"] for one in noisy)
     assert torch.equal(first, again)
     later = {"w": torch.ones(2)}
-    moved = noisy[0](later, [ClientUpdate("a", {"w": sent["w"] + 1}, 9)])["w"] - 1
+    moved = noisy[0].protect(later, ClientUpdate("a", {"w": sent["w"] + 1}, 9), 1).weights["w"] - 1
     assert (moved - first).abs().max() > 0.1, "another round, other noise"
 
 

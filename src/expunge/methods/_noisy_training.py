@@ -131,10 +131,17 @@ Stage = tuple[Mapping[str, int], Mapping[str, Any]]
 """Client -> its rows, and the account of the rounds."""
 
 
+def leavers_of(fact: Mapping[str, Any]) -> list[str]:
+    """The clients of round 0 of a departure, whose ascent has no noise: no epsilon holds of them."""
+    return [] if fact["round"] else list(fact["updates"])
+
+
 def guarantee_of(noise: Noise, budget: Any, stages: Sequence[Stage]) -> dict[str, Any]:
     """For manifest, evidence and report: client -> the epsilon of its own rows after these stages."""
     counts = [(sizes, rounds_by_client(account)) for sizes, account in stages]
+    bare = {name for _, account in stages for fact in account.get("facts") or [] for name in leavers_of(fact)}
     names = list(dict.fromkeys(name for sizes, rounds in counts for name in rounds if sizes.get(name)))
+    names = [name for name in names if name not in bare]
     spent = {name: [(sizes[name], rounds[name]) for sizes, rounds in counts if name in rounds] for name in names}
     found = {name: epsilon_of(noise, budget, own) for name, own in spent.items()}
     return {"delta": noise.delta, "secret": noise.secret, "epsilon": found}

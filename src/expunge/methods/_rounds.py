@@ -143,7 +143,7 @@ class Rounds:
         updates = (self.exchange or self.train_here)(number, names, weights)
         usable, refused = self._screen(number, weights, updates)
         refused |= {name: SILENT for name in names if name not in {one.client for one in updates}}
-        require_some(usable, number, refused, self.strategy.least(len(names)) if self.sums else 1)
+        require_some(usable, number, refused, self.strategy.least(len(names)))
         after, opened = self._combine(weights, usable)
         self.strategy.judge(number, self._sizes, lambda some: self._accuracy(after, some))
         cost = self.context.notes.pop("local", {})
@@ -170,7 +170,7 @@ class Rounds:
         self, number: int, weights: State, updates: Sequence[ClientUpdate]
     ) -> tuple[list[ClientUpdate], dict[str, str]]:
         """(the updates that may be used, client -> why its own is left out)."""
-        usable, refused = self.sums.screen(updates) if self.sums else screen(weights, updates)
+        usable, refused = (self.sums.screen if self.sums else screen)(weights, updates)
         if self.keys or self.parties or any(one.signature for one in updates):
             refused |= faults_of_claims(number, digest_of(weights), usable, self.parties)
         return [one for one in usable if one.client not in refused], refused
@@ -181,7 +181,7 @@ class Rounds:
             return self.strategy(weights, usable), 0
         shares = [self.strategy.share(one) for one in usable]
         mean, size = self.sums.mean(weights, usable, shares)
-        return self.strategy.take_sum(weights, mean), size
+        return self.strategy(weights, [mean]), size
 
     def _facts(self, weights: State, usable: Sequence[ClientUpdate]) -> dict[str, Any]:
         """The clients' part of a round's fact: of ciphertexts digests alone."""
@@ -235,10 +235,9 @@ class Rounds:
 
     def send(self, number: int, name: str, weights: State, count: int) -> ClientUpdate:
         """Train a client; encrypt and sign what it sends, where it should. count: of the clients that were asked."""
-        update = self.train_client(number, name, weights)
+        update = self.strategy.protect(weights, self.train_client(number, name, weights), count)
         if self.sums and self.sums.client:
-            protected = self.strategy.protect(weights, update, count)
-            update = seal(self.sums.client, weights, protected, self.strategy.share(update), count)
+            update = seal(self.sums.client, weights, update, self.strategy.share(update), count)
         return self.keys.sign(number, digest_of(weights), update) if self.keys else update
 
     def train_client(self, number: int, name: str, weights: State) -> ClientUpdate:

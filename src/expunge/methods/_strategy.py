@@ -22,13 +22,11 @@ class Strategy:
 
     averages: whether the global model is the mean of the clients' models by their examples, which lets a leaving
     client work out the mean of the others. adds: whether the server needs no more of them than that mean, so that it
-    may be given a sum alone; as a strategy that averages does. repeats: the same models give the same again; not where
-    noise is secret.
+    may be given a sum alone; as a strategy that averages does.
     """
 
     averages = False
     adds = False
-    repeats = True
 
     def __init__(self, aggregate: Aggregate | None = None, *, averages: bool = False) -> None:
         self._aggregate = aggregate
@@ -57,7 +55,7 @@ class Strategy:
         """Look at the model that a round made. accuracy: names of clients -> its accuracy on their rows."""
 
     def protect(self, before: State, update: ClientUpdate, count: int) -> ClientUpdate:
-        """The client's part of a sum of so many clients: clipped and noised, where the strategy says so."""
+        """The update as its client sends it, one of so many: clipped and noised, where the strategy says so."""
         return update
 
     def share(self, update: ClientUpdate) -> int:
@@ -65,12 +63,8 @@ class Strategy:
         return update.examples
 
     def least(self, count: int) -> int:
-        """How many of the clients that a round asks must answer, where the server sees their sum alone."""
+        """How many of the clients that a round asks must answer."""
         return 1
-
-    def take_sum(self, before: State, mean: ClientUpdate) -> State:
-        """The next global model from the mean of what the clients put into a sum."""
-        return self(before, [mean])
 
     def guarantee(self, rounds: int) -> dict[str, Any]:
         """The guarantee of its noise after so many rounds, for manifest and evidence; empty where there is none.

@@ -57,8 +57,7 @@ def faults_of(facts: Sequence[Mapping[str, Any]], kept: Sequence[Kept], strategy
     for one in kept:
         fact = told.get(one.number, {"updates": {}, "model": ""})
         sent = {update.client: digest_of(update.weights) for update in one.updates}
-        known = strategy.repeats and (whole or not strategy.state())
-        after = digest_of(strategy(one.before, one.updates)) if known else fact["model"]
+        after = digest_of(strategy(one.before, one.updates)) if whole or not strategy.state() else fact["model"]
         if sent != fact["updates"]:
             found.append(f"round {one.number}: what clients sent is not what was kept")
         elif after != fact["model"]:

@@ -43,8 +43,11 @@ class Scheme(Protocol):
     def encrypt(self, values: np.ndarray) -> State:
         """The ciphertexts of the numbers [N], as bytes."""
 
+    def check(self, part: State, size: int) -> None:
+        """Raise ValueError unless these can be the ciphertexts of so many numbers."""
+
     def add(self, parts: Sequence[State]) -> State:
-        """The ciphertexts of the sum. Raises ValueError where one is none."""
+        """The ciphertexts of the sum. Raises ValueError where they do not go together."""
 
     def decrypt(self, total: State, count: int, size: int) -> np.ndarray:
         """The numbers [size] of a sum of so many ciphertexts. Needs the secret key."""
@@ -74,13 +77,22 @@ class Ckks:
         parts = [values[first : first + slots] * GRID for first in range(0, len(values), slots)]
         return {str(i): _bytes(self.seal.ckks_vector(self.context, part).serialize()) for i, part in enumerate(parts)}
 
+    def check(self, part: State, size: int) -> None:
+        slots = self.DEGREE // 2
+        if set(part) != {str(i) for i in range(-(-size // slots))}:
+            raise ValueError("another number of ciphertexts")
+        if sum(self._vector(part[name]).size() for name in part) != size:
+            raise ValueError("ciphertexts of another length")
+
     def add(self, parts: Sequence[State]) -> State:
         total = {}
         for name in parts[0]:
-            vectors = [self._vector(part[name]) for part in parts]
-            first = vectors[0]
-            for other in vectors[1:]:
-                first = first + other
+            first, *others = (self._vector(part[name]) for part in parts)
+            try:
+                for other in others:
+                    first = first + other
+            except Exception as error:  # of another scale, or of other parameters
+                raise ValueError(f"ciphertexts of another kind ({type(error).__name__})") from None
             total[name] = _bytes(first.serialize())
         return total
 
@@ -88,7 +100,7 @@ class Ckks:
         found = np.concatenate([self._vector(total[str(i)]).decrypt() for i in range(len(total))]) / GRID
         whole = np.rint(found)
         if len(found) != size or np.abs(found - whole).max(initial=0.0) > 0.25:
-            raise ValueError("the sum does not consist of whole numbers")
+            raise ValueError("the parts are no whole numbers")
         return whole.astype(np.int64)
 
     def _vector(self, part: Tensor) -> Any:
@@ -131,10 +143,12 @@ class Paillier:
             sent += int(self.public.encrypt(packed).ciphertext()).to_bytes(self.width, "big")
         return {"0": _bytes(sent)}
 
+    def check(self, part: State, size: int) -> None:
+        if set(part) != {"0"} or part["0"].numel() != self.width * -(-size // self.lanes):
+            raise ValueError("another number of ciphertexts")
+
     def add(self, parts: Sequence[State]) -> State:
         several = [self._numbers(part["0"]) for part in parts]
-        if len({len(one) for one in several}) > 1:
-            raise ValueError("another number of ciphertexts")
         totals = [sum(column[1:], start=column[0]) for column in zip(*several, strict=True)]
         return {"0": _bytes(b"".join(one.ciphertext(False).to_bytes(self.width, "big") for one in totals))}
 
@@ -149,8 +163,6 @@ class Paillier:
 
     def _numbers(self, part: Tensor) -> list[Any]:
         data, n2 = part.numpy().tobytes(), self.public.nsquare
-        if len(data) % self.width:
-            raise ValueError("no ciphertexts")
         values = [int.from_bytes(data[i : i + self.width], "big") % n2 for i in range(0, len(data), self.width)]
         return [self.number(self.public, value) for value in values]
 
@@ -213,24 +225,29 @@ class Sums:
         own: Scheme = SCHEMES[name](secret)
         return cls(name, SCHEMES[name](public), own.decrypt, own)
 
-    def screen(self, updates: Sequence[ClientUpdate]) -> tuple[list[ClientUpdate], dict[str, str]]:
+    def screen(self, before: State, updates: Sequence[ClientUpdate]) -> tuple[list[ClientUpdate], dict[str, str]]:
         """(the updates that can be added, client -> why its own is left out): of its values the server sees nothing."""
-        usable, refused = [], {}
+        size = sum(before[name].numel() for name in floating(before))
+        usable: list[ClientUpdate] = []
+        refused = {one.client: "trained on no example" for one in updates if one.examples <= 0}
         for one in by_client(updates):
             try:
-                self.server.add([one.weights])
+                self.server.check(one.weights, size)
+                self.server.add([*(first.weights for first in usable[:1]), one.weights])
+            except ValueError as error:
+                refused.setdefault(one.client, f"sent {error}")
+            if one.client not in refused:
                 usable.append(one)
-            except (ValueError, KeyError, IndexError) as error:
-                refused[one.client] = f"sent {error}"
-            if one.examples <= 0:
-                refused[one.client] = "trained on no example"
-        return [one for one in usable if one.client not in refused], refused
+        return usable, refused
 
     def mean(self, before: State, updates: Sequence[ClientUpdate], weights: Sequence[int]) -> tuple[ClientUpdate, int]:
         """(the mean of the clients' models in the form of an update, bytes of the sum down to who decrypts it)."""
         size = sum(before[name].numel() for name in floating(before))
         total = self.server.add([one.weights for one in updates])
-        found = self.open(total, len(updates), size)
+        try:
+            found = self.open(total, len(updates), size)
+        except ValueError as error:
+            raise BadInput.of(WHERE, self.name, f"made a sum of which {error}", "look at the clients") from None
         return ClientUpdate("all", after(before, found, sum(weights)), sum(weights)), size_of(total)
 
 

@@ -128,7 +128,7 @@ class Manifest(_File):
 
 
 class Claim(_File):
-    """A client's signed claim of a round (methods/claims.py)."""
+    """A client's signature of its part of a round (methods/claims.py)."""
 
     examples: Count
     key: str

@@ -38,7 +38,7 @@ def page(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def _last(stages: Sequence[Mapping[str, Any]], tell: Callable[[Mapping[str, Any]], str]) -> list[str]:
-    """The figures of the last stage that has any; a departure's bounds hold the training's rounds too."""
+    """The sentence of the last stage that has one; a departure's bounds hold the training's rounds too."""
     return [text for one in stages if (text := tell(one))][-1:]
 
 

@@ -95,6 +95,11 @@ HIDDEN = (
     "the departure began with the global model."
 )
 
+BARE = (
+    "The leaving clients raise their loss without noise, and send the result: what the noise of their training had "
+    "bounded no longer holds of their rows."
+)
+
 
 def _placing(options: Mapping[str, Any]) -> Placing:
     return Placing.of(options["clients"], f"{WHERE}.clients")
@@ -143,7 +148,7 @@ class Leaves(Method):
         if self.last and duties.encrypt:
             why = "sums show nobody's last update, which this takes off"
             raise BadInput.of("method", duties.encrypt, why, "leave drop_last out")
-        return _absences(leaving, staying, account)
+        return [*_absences(leaving, staying, account), *([BARE] if self.helps and duties.dp else [])]
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         began = time.monotonic()

@@ -16,7 +16,7 @@ from torch import Tensor
 from expunge.core.card import Card
 from expunge.core.random import generator
 from expunge.methods._strategy import Strategy
-from expunge.training.updates import ClientUpdate, State, by_client, combine, digest_of, floating
+from expunge.training.updates import ClientUpdate, State, combine, digest_of, floating
 
 CARD = Card(
     "Noise divided over the clients (hybrid, HybridAlpha)",
@@ -30,22 +30,18 @@ CARD = Card(
 
 
 class Private(Strategy):
-    """Clip, add noise, average: every client counts alike. Noise follows from seed, client and the round's model: a
-    departure's rounds are counted from one again, and noise that came twice could be subtracted."""
+    """Clip and add noise at the clients, average: every client counts alike. Noise follows from seed, client and the
+    round's model: a departure's rounds are counted from one again, and noise that came twice could be subtracted."""
 
     adds = True
 
     def __init__(self, clip: float, noise: float, trust: float, seed: int, delta: float, secret: bool = False) -> None:
         super().__init__()
         self.clip, self.noise, self.trust, self.seed, self.delta = clip, noise, trust, seed, delta
-        self.secret, self.repeats = secret, not secret
+        self.secret = secret
 
     def __call__(self, before: State, updates: Sequence[ClientUpdate]) -> State:
-        sent = [self.protect(before, one, len(updates)) for one in by_client(updates)]
-        return combine(before, sent, lambda values: values.mean(0))
-
-    def take_sum(self, before: State, mean: ClientUpdate) -> State:
-        return mean.weights
+        return combine(before, updates, lambda values: values.mean(0))
 
     def share(self, update: ClientUpdate) -> int:
         return 1
