@@ -21,6 +21,7 @@ from expunge.data.worlds.digits import digits
 from expunge.data.worlds.digits_diffusion import digits_diffusion
 from expunge.data.worlds.shapes_diffusion import shapes_diffusion
 from expunge.evaluation.reading import read
+from expunge.methods.auto import ladders
 from expunge.methods.edits.null_label import null_label
 from expunge.models.adapters import insert
 from expunge.models.build import fresh
@@ -300,6 +301,14 @@ def test_one_row_of_the_table_is_overwritten_and_the_attack_moves_it_alone() -> 
     for name, value in model.module.state_dict().items():
         same = value == before[name]
         assert same[[i for i in range(11) if i != 3]].all() if name == "class_embedding.weight" else same.all()
+
+
+def test_under_erase_a_model_of_prompts_begins_nearer_its_start() -> None:
+    """One of classes does not; under suppress neither."""
+    for spec, purpose, nearer in ((TEXTS, "erase", True), (TEXTS, "suppress", False), (SPEC, "erase", False)):
+        able = fresh(spec, shapes_diffusion(0)["train"][:10], 0).capabilities
+        ladder = next(one for one in ladders(purpose) if one.needs <= able and one.examples == "class")
+        assert ("shrink_and_perturb" in str(ladder.rungs[ladder.start])) == nearer
 
 
 def test_a_request_from_file_to_report(tmp_path: Path) -> None:

@@ -203,6 +203,13 @@ def test_it_is_planned_with_its_memory_trained_two_steps_saved_and_opened(
     assert next(open_on_cpu(str(tmp_path / "changed"), meta=True).module.parameters()).is_meta
 
 
+def test_auto_does_not_begin_again_what_has_no_manifest(saved: Any, tmp_path: Path) -> None:
+    """Under erase a pipeline of somebody else is relabelled as it stands."""
+    own = {**request(STABLE, saved, tmp_path), "method": "auto", "purpose": "erase"}
+    left = plan(expunge.Request.parse({key: value for key, value in own.items() if key != "budget"}))
+    assert left.ladder is not None and "shrink_and_perturb" not in str(left.ladder.rungs)
+
+
 @pytest.mark.slow
 @each
 def test_a_request_runs_to_its_report(name: str, saved: Any, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def bind(request: Request, faults: Faults) -> Parts:
             if is_repair(request.method):
                 ladder = repair_ladder(request.method, base.model, base.manifest)
             else:
-                ladder = choose(request, base.model, splits)
+                ladder = choose(request, base.model, splits, base.manifest)
             composed = compose(ladder.rungs[ladder.start], has_retain=has_retain)
     rules = []
     for key, text in request.accept.items():

@@ -13,14 +13,17 @@ from expunge.data.splits import Splits
 from expunge.methods.auto import COST, NAME, Ladder, ladders, options_of
 from expunge.methods.compose import compose
 from expunge.models.manifest import retraining_tokens
-from expunge.pipeline.compatibility import fits_method, has_weights
+from expunge.pipeline.compatibility import fits_history, fits_method, has_weights
 
 DEEPER = ("forget", "privacy", "robustness")
 """First words of the criteria that read more of the forget set than its answers, unless they are a ROUGE."""
 
 
-def choose(request: Request, model: Model, splits: Splits) -> Ladder:
-    """The ladder of a request. Raises BadInput where its options are faulty or nothing suits model and data."""
+def choose(request: Request, model: Model, splits: Splits, manifest: Mapping[str, Any] | None = None) -> Ladder:
+    """The ladder of a request. Raises BadInput where its options are faulty or nothing suits model, data and training.
+
+    manifest: of the model's training, which some methods begin again.
+    """
     options = options_of(request.method)
     if options.cost is None:
         options = options.model_copy(update={"cost": COST[request.purpose]})
@@ -41,7 +44,10 @@ def choose(request: Request, model: Model, splits: Splits) -> Ladder:
             continue
         try:
             for rung in ladder.rungs:
-                fits_method(compose(rung, has_retain="retain" in splits), model, splits)
+                composed = compose(rung, has_retain="retain" in splits)
+                fits_method(composed, model, splits)
+                if ladder is not own:  # a request's own rungs are refused by name, in the plan
+                    fits_history(composed, model, splits, manifest)
         except BadInput as error:
             faults += error.faults
         else:
