@@ -442,6 +442,7 @@ def test_every_term_of_the_registry_is_tested_here() -> None:
         "name_swap",
         "datamodels",
         "task_terms",
+        "consistency_terms",
     )
     several = ("terms", "catalogue_terms", "class_terms", "retain_terms")
     files = [Path(__file__).with_name(f"test_{name}.py") for name in (*several, *own)]
