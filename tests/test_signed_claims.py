@@ -159,6 +159,20 @@ def test_a_sheet_signed_anew_with_other_keys_is_seen_by_who_has_the_clients(plac
 
 
 @pytest.mark.slow
+def test_a_sheet_without_claims_is_seen_by_who_has_the_clients_keys(place: Path, tmp_path: Path) -> None:
+    def forge(evidence: dict[str, Any]) -> None:
+        for fact in (fact for stage in evidence["rounds"]["stages"] for fact in stage["facts"]):
+            del fact["claims"], fact["received"]
+        relink(evidence["rounds"])
+
+    folder = Path(shutil.copytree(place / "run", tmp_path / "copy"))
+    forged(folder, forge)
+    assert verify(folder).good
+    found = verify(folder, parties=place / "keys")
+    assert not found.good and any("training, round 1: client 0 signed nothing" in line for line in found.changed)
+
+
+@pytest.mark.slow
 def test_the_server_takes_no_update_whose_claim_does_not_go_with_it(place: Path, tmp_path: Path) -> None:
     """Of four clients one signs other weights, one nothing, and one by a key that is not the one it gave out."""
     run = rounds(tmp_path)

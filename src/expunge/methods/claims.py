@@ -9,7 +9,7 @@ who sent what, as long as a client's key is its own: whoever holds all keys can 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,14 +139,18 @@ def claims_of(updates: Sequence[ClientUpdate]) -> dict[str, dict[str, Any]]:
     return {one.client: {"examples": one.examples, "key": one.key, "signature": one.signature} for one in updates}
 
 
-def broken_claims(fact: Mapping[str, Any], keys: dict[str, str]) -> list[str]:
-    """The faults of a round's claims, in sentences. keys: client -> its public key; further ones are
-    added."""
+def broken_claims(fact: Mapping[str, Any], keys: dict[str, str], signers: Collection[str] = ()) -> list[str]:
+    """The faults of a round's claims, in sentences.
+
+    keys: client -> its public key; further ones are added. signers: clients that must have signed, also where nobody
+    did.
+    """
     found, claims = [], fact.get("claims") or {}
-    for name in fact.get("updates") or {} if claims else ():
+    for name in fact.get("updates") or {}:
         told = claims.get(name)
         if told is None:
-            found.append(f"round {fact['round']}: client {name} signed nothing")
+            if claims or name in signers:
+                found.append(f"round {fact['round']}: client {name} signed nothing")
             continue
         claim = claim_of(name, fact["round"], fact["received"], fact["updates"][name], told["examples"])
         if told["key"] != keys.setdefault(name, told["key"]):

@@ -46,7 +46,7 @@ def check_facts(folder: Path, trust_code: bool = False, keys: Mapping[str, str] 
     if facts and facts[-1]["model"] != digest_of(state):
         found.append("the model is not that of the last round")
     known = dict(keys or {})
-    return found + [why for fact in facts for why in broken_claims(fact, known)]
+    return found + [why for fact in facts for why in broken_claims(fact, known, keys or ())]
 
 
 def faults_of(facts: Sequence[Mapping[str, Any]], kept: Sequence[Kept], strategy: Strategy) -> list[str]:
@@ -89,7 +89,7 @@ def faults_of_sheets(stages: Sequence[Mapping[str, Any]], keys: Mapping[str, str
         facts = stage["facts"]
         if not stage.get("redacted"):
             found += [f"{stage['name']}, {why}" for why in broken_links(facts, head)]
-            found += [f"{stage['name']}, {why}" for fact in facts for why in broken_claims(fact, known)]
+            found += [f"{stage['name']}, {why}" for fact in facts for why in broken_claims(fact, known, keys or ())]
         head = str(facts[-1]["chain"]) if facts else head
     return found
 
