@@ -240,7 +240,10 @@ def test_data_file_is_missing(go: Go) -> None:
 
 def test_data_file_of_a_kind_that_nobody_reads(go: Go) -> None:
     Path("data.xyz").write_text("x")
-    says(go(forget="data.xyz"), "forget: 'data.xyz' is of no kind that we read; give .jsonl, .json, .csv or .parquet.")
+    says(
+        go(forget="data.xyz"),
+        "forget: 'data.xyz' is of no kind that we read; give .jsonl, .json, .csv, .tsv or .parquet.",
+    )
 
 
 @pytest.mark.parametrize("name", ["empty.jsonl", "empty.txt"])
@@ -295,7 +298,7 @@ def test_jsonl_that_is_not_utf8(go: Go) -> None:
         ({"question": "a", "answer": "b", "perturbed": [1]}, ("under 'perturbed_answer' is not text",)),
         ({"question": "a", "answer": "b", "perturbed": {}}, ("under 'perturbed_answer' is not a list",)),
         ({"messages": [{"role": "user", "content": "a"}]}, ("ends with the assistant's",)),
-        ({"image": "cat.png", "label": 1}, ("holds no array of finite numbers",)),
+        ({"image": "cat.png", "label": 1}, ("'cat.png' under 'image' is a text and no array",)),
         ({"features": [1, 2], "label": "cat"}, ("'cat' under 'label' is not a class",)),
         ({"text": "a"}, ("forget, row 2", "has fewer than two tokens")),
     ],

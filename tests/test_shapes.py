@@ -118,13 +118,13 @@ def test_kinds_of_pictures(tmp_path, mode, name):
 
 
 def test_pictures_whose_range_nobody_knows_are_refused(tmp_path):
-    assert "'row 1 (a.tiff)' holds 32 bits per pixel" in said(pictures(tmp_path, "F", "a.tiff"))
+    assert "'row 1' holds a picture (a.tiff) of 32 bits per pixel" in said(pictures(tmp_path, "F", "a.tiff"))
 
 
 def test_a_broken_picture_is_named(tmp_path):
     pictures(tmp_path, "L", "a.png")
     (tmp_path / "cat" / "b.png").write_bytes(b"no picture")
-    assert said(tmp_path).startswith("forget: 'row 2 (b.png)' is of no kind of picture that we read")
+    assert said(tmp_path).startswith("forget: 'row 2' is of no kind of picture that we read (b.png)")
 
 
 def test_a_path_is_no_picture():

@@ -64,7 +64,7 @@ def _size(value: Any, allowed: Callable[[str], bool], field: str, number: int) -
     """The bytes of a picture when it is decoded, from its header. Raises BadInput."""
     if value is None:
         return 0
-    where = f"row {number}" + (f" ({Path(str(value['path'])).name})" if value.get("path") else "")
+    where, named = f"row {number}", f" ({Path(str(value['path'])).name})" if value.get("path") else ""
     try:
         raw = _raw(value, allowed)
         with warnings.catch_warnings():
@@ -72,19 +72,21 @@ def _size(value: Any, allowed: Callable[[str], bool], field: str, number: int) -
             with Image.open(io.BytesIO(raw)) as picture:
                 width, height, bands, mode = *picture.size, len(picture.getbands()), picture.mode
     except UnidentifiedImageError:
-        raise BadInput.of(field, where, "is of no kind of picture that we read", "save it as PNG") from None
+        raise BadInput.of(field, where, f"is of no kind of picture that we read{named}", "save it as PNG") from None
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-        raise BadInput.of(field, where, f"holds a picture that cannot be read ({first})", "save it again") from None
+        why = f"holds a picture{named} that cannot be read ({first})"
+        raise BadInput.of(field, where, why, "save it again") from None
     if width * height > PIXELS:
         raise BadInput.of(
             field,
             where,
-            f"holds a picture of {width:,} x {height:,} pixels, and one may have {PIXELS:,}",
+            f"holds a picture of {width:,} x {height:,} pixels{named}, and one may have {PIXELS:,}",
             "make it smaller",
         )
     if mode in ("I", "F"):
-        raise BadInput.of(field, where, "holds 32 bits per pixel, whose range nothing tells", "save it with 8 or 16")
+        why = f"holds a picture{named} of 32 bits per pixel, whose range nothing tells"
+        raise BadInput.of(field, where, why, "save it with 8 or 16")
     return width * height * max(3, bands)
 
 
