@@ -2,6 +2,9 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
+# Where an environment forbids it, each of some hundred processes that the tests start would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test install lint docs nightly clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
