@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Expunge beside open-unlearning (locuslab, at d3d7cf9): same data, model, work and machine, in turn.
 
-peer.py CHECKOUT PYTHON [--work FOLDER] [--models a b] [--rounds 2]
+peer.py CHECKOUT PYTHON [--work FOLDER] [--models a b] [--rounds 2] [--precision fp32]
 
 CHECKOUT: a folder with the peer's files. PYTHON: its interpreter, with the same torch as this one (CPU), transformers
 4.45.1, numpy 2.2.3, hydra-core 1.3, hydra_colorlog 1.2, datasets 3.0.1, accelerate 0.34.2, rouge-score, scipy 1.14.1,
@@ -10,6 +10,7 @@ scikit-learn 1.5.2 and huggingface-hub 0.29.1. FOLDER keeps data and models, whi
 Model a: a 1.2-M Llama, 30 steps of NPO; b: 58 M, 4 steps. Each step has 16 forget and 16 retain rows; both sides
 then read, generate and score 48 forget and 120 retain rows (we also 48 of the holdout and 48 of the retain rows that
 were trained on). What needs gold is left out on both sides, and our readouts of the model before are in the cache.
+The peer computes in float32, we train in --precision; either side's figures are read in float32.
 Figures are the system's account of each finished process: seconds of processor time (user and system, one thread; the
 clock would measure what else the machine does) and the largest resident memory.
 """
@@ -27,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-LIMITS = {"a": 0.7, "b": 0.42}
-"""Model -> the most of the peer's processor time that a run may take."""
+LIMITS = {"fp32": {"a": 0.7, "b": 0.42}, "bf16": {"a": 0.7, "b": 0.33}}
+"""Our precision -> model -> the most of the peer's processor time that a run may take."""
 CHAT = (
     "{% for m in messages %}{% if m['role'] == 'user' %}Question: {{ m['content'] }}\nAnswer:\n"
     "{% elif m['role'] == 'assistant' %}{{ m['content'] }}</s>{% endif %}{% endfor %}"
@@ -155,7 +156,7 @@ def measured(command: list[str], log: Path, **environment: str) -> dict[str, flo
     return {"seconds": used.ru_utime + used.ru_stime, "mib": used.ru_maxrss / unit}
 
 
-def request_of(work: Path, name: str, steps: int, out: Path) -> list[str]:
+def request_of(work: Path, name: str, steps: int, out: Path, precision: str) -> list[str]:
     """Our command: as many steps of NPO, and the figures of what was saved."""
     request = {
         "model": str(work / name),
@@ -165,7 +166,7 @@ def request_of(work: Path, name: str, steps: int, out: Path) -> list[str]:
         "audit": "none",
         "seed": 0,
         "out": str(out),
-        "budget": {"steps": steps, **BUDGET},
+        "budget": {"steps": steps, "precision": precision, **BUDGET},
     }
     path = work / f"{out.name}.json"
     path.write_text(json.dumps(request))
@@ -181,8 +182,8 @@ def audit_of(work: Path, name: str, out: Path) -> list[str]:
 class Work:
     """The commands on one model. Each run of ours starts from the same cache, which has the readouts of before."""
 
-    def __init__(self, work: Path, name: str, peer: list[str]) -> None:
-        self.work, self.name, self.peer = work, name, peer
+    def __init__(self, work: Path, name: str, peer: list[str], precision: str) -> None:
+        self.work, self.name, self.peer, self.precision = work, name, peer, precision
         (work / "logs").mkdir(exist_ok=True)
 
     def theirs(self, verb: str) -> dict[str, float]:
@@ -196,7 +197,7 @@ class Work:
     def prime(self) -> None:
         """Fill a cache with the readouts of before, by a run of one step."""
         if not (self.work / f"cache-{self.name}").is_dir():
-            self._ours(request_of(self.work, self.name, 1, self.work / "primed"), self.work / "priming")
+            self._ours(self._request(1, self.work / "primed"), self.work / "priming")
             (self.work / "priming").rename(self.work / f"cache-{self.name}")
 
     def ours(self, verb: str) -> dict[str, float]:
@@ -205,8 +206,11 @@ class Work:
         shutil.rmtree(cache, ignore_errors=True)
         if verb == "train":
             shutil.copytree(self.work / f"cache-{self.name}", cache)
-            return self._ours(request_of(self.work, self.name, STEPS[self.name], out), cache)
+            return self._ours(self._request(STEPS[self.name], out), cache)
         return self._ours(audit_of(self.work, self.name, out), cache)
+
+    def _request(self, steps: int, out: Path) -> list[str]:
+        return request_of(self.work, self.name, steps, out, self.precision)
 
     def _ours(self, command: list[str], cache: Path) -> dict[str, float]:
         for out in (self.work / "ours", self.work / "primed"):
@@ -241,6 +245,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/peer"))
     parser.add_argument("--models", nargs="+", choices=list(SIZES), default=["a"])
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--precision", choices=list(LIMITS), default="fp32", help="of our training")
     parser.add_argument("--prepare", action="store_true", help="make data, models and caches alone")
     given = parser.parse_args()
     work = given.work.resolve()
@@ -251,7 +256,7 @@ def main() -> None:
     for name in given.models:
         if not (work / name).is_dir():
             make_models(work, name)
-        both = Work(work, name, peer)
+        both = Work(work, name, peer, given.precision)
         both.prime()
         if not given.prepare:
             found[name] = compare(both, "train", given.rounds)
@@ -261,6 +266,7 @@ def main() -> None:
     last = given.models[-1]
     line = {
         "name": "peer",
+        "precision": given.precision,
         "ratio": round(found[last]["ratio"], 3),
         "unit": "seconds",
         "ours": round(found[last]["ours"]["seconds"], 1),
@@ -270,7 +276,7 @@ def main() -> None:
         "ratios": {name: round(one["ratio"], 3) for name, one in found.items() if one},
     }
     print(json.dumps(line))
-    sys.exit(any(found[name]["ratio"] > LIMITS[name] for name in given.models))
+    sys.exit(any(found[name]["ratio"] > LIMITS[given.precision][name] for name in given.models))
 
 
 if __name__ == "__main__":
