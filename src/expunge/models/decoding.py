@@ -39,6 +39,8 @@ def decode(
 
     Greedy without a temperature. With one, all rows have the highest limit: the draws of a later batch follow.
     """
+    from expunge.models.key_values import with_room  # transformers' caches, which a plan does not need
+
     if temperature:
         limits = [max(limits)] * len(limits)
     head, body = model.head_and_body()
@@ -48,10 +50,9 @@ def decode(
     positions = (seen_LS.cumsum(-1) - 1).clamp(min=0)
     rows_L = torch.arange(len(prompts), device=device)
     found: list[list[int]] = [[] for _ in prompts]
-    done, cache = [False] * len(prompts), None
+    done, cache = [False] * len(prompts), with_room(model.module.config, width + max(limits))
     while not all(done):
         out = body(input_ids=ids, attention_mask=seen_LS, position_ids=positions, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
         next_L = _next(head(out[0][:, -1]).float(), rows_L, len(prompts), temperature)
         for row, token in zip(rows_L.tolist(), next_L.tolist(), strict=True):
             if not done[row]:
