@@ -848,3 +848,15 @@ def test_the_largest_come_first_as_a_stable_sort_has_them(vocabulary: int) -> No
     values_NV = values_NV.nan_to_num(nan=-0.0, posinf=torch.inf, neginf=-torch.inf).requires_grad_()
     expected_NV = values_NV.argsort(dim=-1, descending=True, stable=True)
     assert torch.equal(descending(values_NV), expected_NV)
+
+
+def test_labels_alone_have_the_value_and_the_gradient_of_whole_distributions() -> None:
+    logits_NV = torch.randn(20, 50, requires_grad=True)
+    labels_N, weights_N = torch.randint(50, (20,)), torch.randn(20)
+    gradients = []
+    for want in ({"logp"}, {"logp", "logits"}):
+        found = measure_NV(logits_NV, labels_N, want_of(want))["logp"]
+        (gradient,) = torch.autograd.grad((found * weights_N).sum(), logits_NV)
+        gradients.append((found.detach(), gradient))
+    assert torch.equal(gradients[0][0], gradients[1][0])
+    torch.testing.assert_close(gradients[0][1], gradients[1][1], atol=1e-7, rtol=1e-6)

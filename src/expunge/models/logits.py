@@ -11,17 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from expunge.core import channels
 from expunge.core.contracts import Want
 
 CHUNK = 2**25
-"""Logits held at once (elements): 128 MB in float32."""
+"""Logits held at once (elements) where they are computed again for the backward pass: 128 MB in float32."""
+READ_CHUNK = 2**24
+"""The same without gradients, where smaller blocks cost nothing."""
 FULL_BELOW = 4096
 """Vocabularies below this keep their whole distribution where top-k is asked for."""
 
 
+LABELS = frozenset({"nll", "logp"})
+"""Channels of the labels' log-probabilities alone."""
 FIELDS = {field.partition("_")[0]: field for field in channels.TIMED}
 """What `measure_NV` calls a value -> the field of an Output that holds it by example and position."""
 
@@ -43,9 +48,31 @@ def kept_entries(vocabulary: int, k: int) -> int:
     return vocabulary if vocabulary < FULL_BELOW or k <= 0 or k + 1 >= vocabulary else k + 1
 
 
+class _LabelLogp(torch.autograd.Function):
+    """[N] the log-probability of each label.
+
+    torch's `log_softmax` and `gather` hold a third [N, V] in the backward pass, which is zero but for the labels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, labels_N: Tensor) -> Tensor:
+        logp_NV = logits_NV.log_softmax(-1)
+        ctx.save_for_backward(logp_NV, labels_N)
+        return logp_NV.gather(-1, labels_N[:, None])[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None]:
+        logp_NV, labels_N = ctx.saved_tensors
+        grad_N1 = grad_N[:, None]
+        return logp_NV.exp().mul_(-grad_N1).scatter_add_(-1, labels_N[:, None], grad_N1), None
+
+
 def measure_NV(logits_NV: Tensor, labels_N: Tensor, want: Want) -> dict[str, Tensor]:
     """The asked channels of a block of positions, each [N, ...] in float32."""
     logits_NV = logits_NV.float()
+    if want.channels <= LABELS:
+        return {"logp": _LabelLogp.apply(logits_NV, labels_N)}
     logp_NV = logits_NV.log_softmax(-1)
     found = {"logp": logp_NV.gather(-1, labels_N[:, None])[:, 0]}
     if "logits" in want.channels:
@@ -93,11 +120,12 @@ def descending(values_NV: Tensor) -> Tensor:
 def measure_in_chunks(
     head: Callable[[Tensor], Tensor], hidden_ND: Tensor, labels_N: Tensor, vocabulary: int, want: Want
 ) -> dict[str, Tensor]:
-    """`measure_NV` of `head(hidden)` in blocks, so that no more than CHUNK logits stand at once.
+    """`measure_NV` of `head(hidden)` in blocks, so that no more than CHUNK logits stand at once, or READ_CHUNK.
 
     With gradients each block is recomputed in the backward pass instead of kept.
     """
-    size = max(1, CHUNK // max(1, vocabulary))
+    most = CHUNK if torch.is_grad_enabled() and hidden_ND.requires_grad else READ_CHUNK
+    size = max(1, most // max(1, vocabulary))
     if len(labels_N) <= size:
         return measure_NV(head(hidden_ND), labels_N, want)
 

@@ -7,10 +7,11 @@ from typing import Any
 from expunge.core.contracts import Model
 from expunge.data.batching import TOKENS
 from expunge.models.generation import COMMON, GENERATED
-from expunge.models.logits import CHUNK
+from expunge.models.logits import CHUNK, READ_CHUNK
 
-KEPT = 3
-"""Arrays of logits at once in a step: the log-probabilities, their gradient and that of the logits."""
+KEPT = 2
+"""Arrays of logits at once in a step whose losses take the labels' log-probabilities: those of all tokens, and their
+gradient."""
 READ = 5
 """Arrays of logits at once in a reading that takes all moments."""
 HELD = 2**30
@@ -49,7 +50,7 @@ def reading_bytes(model: Model, *, rows: int, length: int, share: float = 1.0) -
         return 0.0
     tokens = min(max(TOKENS, length), rows * length)
     forward = 4.0 * tokens * (10 * width + 2 * _kv_width(config) + 4 * _wide(config))
-    logits = READ * 4.0 * min(share * tokens * vocabulary, CHUNK)
+    logits = READ * 4.0 * min(share * tokens * vocabulary, READ_CHUNK)
     held = min(generated_tokens(model), rows * (length + COMMON)) * _held_bytes(model)
     return max(forward, logits, held)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from expunge.core import processes
 from expunge.core.budget import Budget, batch_size
-from expunge.core.contracts import Model
+from expunge.core.contracts import Model, Term
 from expunge.core.errors import Faults
 from expunge.data.pairing import Pairing
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed
+from expunge.models.logits import LABELS
 from expunge.pipeline.estimate import checkpoint_interval, counted_tokens, lengths, weights_kind, weights_options
 from expunge.pipeline.resources import (
     Estimate,
@@ -29,6 +30,7 @@ from expunge.training.optimisers import moment_bytes
 from expunge.training.parts import Cutting, Place
 from expunge.training.precision import Precision, precision_of
 from expunge.training.rate import from_manifest
+from expunge.training.steps import Streams
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ def tokens_of_step(composed: Composed, means: Mapping[str, float], rows: int, st
     if composed.objective is None:  # an exact scheme trains on what stays
         return means.get("retain", 0.0) * rows if method.steps else 0.0
     return sum(means.get(split, 0.0) for split in composed.objective.streams().values()) * rows
+
+
+def takes_distributions(terms: Mapping[str, Term]) -> bool:
+    """Whether one of the losses asks for more of the distributions than the labels' log-probabilities."""
+    return any(want.channels - LABELS for want in Streams.of(terms).wants.values())
 
 
 LOOKED_AT = 2048
@@ -188,6 +195,7 @@ def _guess(
         checkpointing=bool(budget.gradient_checkpointing) if checkpointing is None else checkpointing,
         moment_bytes=moment_bytes(budget),
         bf16=work.precision == "bf16",
+        distributions=bool(composed.objective and takes_distributions(composed.objective.terms)),
     )
     made = estimate(
         model,

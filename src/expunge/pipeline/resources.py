@@ -84,11 +84,16 @@ class Estimate:
         }
 
 
+WHOLE = 2
+"""Times as many arrays of logits where a loss takes whole distributions: the logits and what it reads of them too."""
+
+
 @dataclass(frozen=True)
 class Load:
     """The size of a run's passes. rows: sequences in a forward; length: tokens of the longest; counted: of these,
     those that a loss may count; parts: whether a step has several forwards; read: examples of the largest split, and
-    longest: tokens of the longest of them; moment_bytes: of a parameter's two moments."""
+    longest: tokens of the longest of them; moment_bytes: of a parameter's two moments; distributions: whether a loss
+    takes more of them than the labels' log-probabilities."""
 
     rows: int
     length: int
@@ -101,6 +106,7 @@ class Load:
     checkpointing: bool
     moment_bytes: float
     bf16: bool
+    distributions: bool = False
 
 
 def trainable_parameters(model: Model, weights: str, options: Mapping[str, Any]) -> tuple[int, int]:
@@ -158,7 +164,7 @@ def estimate(
         4.0 * trainable,
         load.moment_bytes * trainable,
         kept,
-        logits,
+        WHOLE * logits if load.distributions else logits,
         reading_bytes(model, rows=load.read, length=load.longest, share=load.counted / max(1, load.length)),
         load.parts,
         flops / FLOPS.get(device, FLOPS["cpu"]),
