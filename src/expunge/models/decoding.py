@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from expunge.models.key_values import with_room
 from expunge.models.weights import device_of
 
 DROPPED = 8
@@ -39,8 +40,6 @@ def decode(
 
     Greedy without a temperature. With one, all rows have the highest limit: the draws of a later batch follow.
     """
-    from expunge.models.key_values import with_room  # transformers' caches, which a plan does not need
-
     if temperature:
         limits = [max(limits)] * len(limits)
     head, body = model.head_and_body()
