@@ -19,7 +19,8 @@ class Buffers:
     """
 
     def __init__(self, layer: Any, room: int) -> None:
-        self.layer, self.room = weakref.proxy(layer), room  # in a circle, memory would wait for the collector
+        self.layer: Any = weakref.proxy(layer)  # in a circle, memory would wait for the collector
+        self.room = room
         self.held: list[Tensor] = []
         layer.update, layer.batch_select_indices = self.update, self.keep
 
