@@ -38,6 +38,17 @@ def test_a_client_s_own_updates_tell_its_rows_and_means_do_not(seed: int) -> Non
 
 
 @each
+def test_a_client_that_stays_tells_little_of_another_s_rows(seed: int) -> None:
+    """What the largest staying client learns from its own rows and all common models tells the leaving client's rows
+    with an AUC within .1 of .5, before and for gold, and more than .08 below what the server has in single updates."""
+    found = measured(seed)
+    before, gold = found["before"], found["gold"]
+    print(seed, before, gold)
+    assert abs(before["fellow"] - 0.5) < 0.1 and abs(gold["fellow"] - 0.5) < 0.1, found
+    assert before["fellow"] < before["own"] - 0.08, found
+
+
+@each
 def test_rows_are_read_off_the_updates_of_a_small_client(seed: int) -> None:
     """Of a client with four rows that takes a step on all of them, the server reads all off: correlations over .95, by
     chance under .8. Of one with 40 rows and ten steps means: told from unseen rows still, by an AUC over .65."""

@@ -20,6 +20,7 @@ CARD = Card(
     means="Each layer's update is blended with the mean of the last rounds', the more so the less steady its size is. "
     "It filters nobody: it takes the jitter out of the rounds, not the drift, so that noise far out of scale still "
     "gets through. In a network of several layers every one is blended; in one of two layers the steadier hardly is. "
+    "It wins back a part of what averages lose to noise, and was not seen to keep what the honest clients reach alone. "
     "Written from a description of the algorithm; updates of weights stand for gradients.",
 )
 EPSILON = 1e-12
