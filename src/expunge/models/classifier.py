@@ -81,8 +81,8 @@ class Classifier(BaseModel):
             return {"x": torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)}
         if examples and "text" in examples[0]:
             texts = [e["text"] for e in examples]
-            long = min(self.processor.model_max_length, positions_of(self.module))
-            return dict(self.processor(texts, padding=True, truncation=True, max_length=long, return_tensors="pt"))
+            long = {"truncation": True, "max_length": self.text_limit}
+            return dict(self.processor(texts, padding=True, return_tensors="pt", **long))
         return dict(self.processor([self._picture(e["image"]) for e in examples], return_tensors="pt"))
 
     def _picture(self, image: Any) -> np.ndarray:
@@ -113,6 +113,18 @@ class Classifier(BaseModel):
                     f"has the label {int(row['label'])}, and the network has {classes} classes",
                     f"give labels from 0 to {classes - 1}",
                 )
+
+    def terms(self, rows: Sequence[Example]) -> dict[str, Any]:
+        """How many classes there are, and the number of each that has a name."""
+        names = getattr(getattr(self.module, "config", None), "id2label", None) or {}
+        numbers = {f"number of the class {str(name).casefold()!r}": int(number) for number, name in names.items()}
+        return {**numbers, **({"number of classes": self._classes("forget", rows[:2])} if rows else {})}
+
+    @property
+    def text_limit(self) -> int | None:
+        """The tokens of a text that are read; None where nothing reads texts."""
+        limit = getattr(self.processor, "model_max_length", None)
+        return None if limit is None else min(int(limit), positions_of(self.module))
 
     def _check_outputs(self) -> None:
         """Raises BadInput for a head whose outputs are not classes that exclude one another."""

@@ -13,6 +13,8 @@ from expunge.models.generation import LONGEST
 
 OVERHEAD = {"question": "", "answer": "."}
 """What a template writes around every example."""
+AROUND = 8
+"""Most tokens that an encoder's tokenizer puts around a text."""
 
 
 def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]], turns: str = "last") -> list[str]:
@@ -21,7 +23,7 @@ def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]], turns: str
     turns: as the request has it. Under "all" each answer of a conversation is an example by now.
     """
     if "tokens" not in model.capabilities:
-        return []
+        return _cut_texts(model, splits)
     notes = []
     if model.template.dated:
         notes.append(f"The chat template writes today's date: prompts carry {DAY:%d %b %Y} on all days.")
@@ -49,6 +51,24 @@ def prompt_notes(model: Any, splits: Mapping[str, Sequence[Example]], turns: str
             notes.append(
                 f"{name}: {unread} answers are longer than {LONGEST:,} tokens, are not generated to their end, and do "
                 "not count in text scores."
+            )
+    return notes
+
+
+def _cut_texts(model: Any, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """A sentence for each split with texts that are longer than a classifier or an encoder reads."""
+    limit: int | None = getattr(model, "text_limit", None)
+    notes: list[str] = []
+    if limit is None:
+        return notes
+    for name, rows in splits.items():
+        # A token has at least one byte, and few stand around a text.
+        long = [row["text"] for row in rows if len(str(row.get("text", "")).encode()) + AROUND > limit]
+        if cut := sum(len(model.processor(text, verbose=False)["input_ids"]) > limit for text in long):
+            what, was = ("is longer", "it was") if cut == 1 else ("are longer", "they were")
+            notes.append(
+                f"{name}: {cut} of {len(rows)} texts {what} than the {limit:,} tokens that the model reads; {was} cut at "
+                "the end."
             )
     return notes
 
