@@ -18,7 +18,7 @@ def is_blank(text: str) -> bool:
     return not text.strip() or all(unicodedata.category(sign) in ("Cc", "Cf", "Zl", "Zp", "Zs") for sign in text)
 
 
-def listed(value: Any, key: str, where: str) -> Any:
+def parse_list(value: Any, key: str, where: str) -> Any:
     """A cell that holds a list of texts in JSON as that list; any other value as it is.
 
     A CSV has no lists: whoever writes one puts JSON into a cell, or what Python prints. Raises BadInput for the latter,

@@ -16,7 +16,7 @@ from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import generator
 from expunge.data.arrays import from_json
-from expunge.data.cells import is_blank, listed
+from expunge.data.cells import is_blank, parse_list
 from expunge.data.fields import (
     as_messages,
     check_role,
@@ -108,7 +108,7 @@ def _rename(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> E
         example |= with_letters(example, where)
     for name in (*LISTS, *ASKED):
         if name in example:
-            example[name] = listed(example[name], name, where)
+            example[name] = parse_list(example[name], name, where)
     for name in LISTS:
         if isinstance(example.get(name), str):
             example[name] = [example[name]]

@@ -46,10 +46,6 @@ class BaseModel:
                 fix = "give whole numbers, or leave it out"
                 raise BadInput.of(split, f"row {i + 1}", f"has the draw {str(draw)[:40]!r}", fix)
 
-    def terms(self, rows: Sequence[Example]) -> dict[str, Any]:
-        """What this model takes the examples for, in words -> value, as far as another may take them for more."""
-        return {}
-
     def length(self, example: Example) -> int:
         """Positions of an example, with what stands before them."""
         return 1

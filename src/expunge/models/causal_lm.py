@@ -364,11 +364,6 @@ class CausalLM(BaseModel):
             config = read_json(Path(folder) / "config.json")
             write_json(Path(folder) / "config.json", {**config, "dtype": str(self.save_dtype).removeprefix("torch.")})
 
-    def terms(self, rows: Sequence[Example]) -> dict[str, Any]:
-        """The tokens of the answers, without what a template puts around them."""
-        texts = [answer_of(row) for row in rows]
-        return {"tokens": [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]}
-
     def fingerprint(self) -> dict[str, Any]:
         """The identity of all that a readout of this model depends on, besides the data."""
         vocabulary = self.tokenizer.get_vocab() if hasattr(self.tokenizer, "get_vocab") else {}

@@ -114,7 +114,7 @@ class Classifier(BaseModel):
                     f"give labels from 0 to {classes - 1}",
                 )
 
-    def terms(self, rows: Sequence[Example]) -> dict[str, Any]:
+    def class_terms(self, rows: Sequence[Example]) -> dict[str, Any]:
         """How many classes there are, and the number of each that has a name."""
         names = getattr(getattr(self.module, "config", None), "id2label", None) or {}
         numbers = {f"number of the class {str(name).casefold()!r}": int(number) for number, name in names.items()}

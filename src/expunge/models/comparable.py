@@ -7,15 +7,21 @@ from typing import Any
 
 from expunge.core.card import Example
 from expunge.core.errors import BadInput
+from expunge.data.examples import answer_of
 
 ROWS = 64
 """Examples by which two tokenizers are compared."""
 
 
 def terms_of(model: Any, rows: Sequence[Example]) -> dict[str, Any]:
-    """What a model takes examples for, in words: how it divides their answers, and how it numbers classes."""
-    found = getattr(model, "terms", None)  # a family of another package need not have it
-    return dict(found(rows[:ROWS])) if found is not None else {}
+    """In words -> value: how a model divides the answers of the rows into tokens, and how it numbers classes."""
+    rows = rows[:ROWS]
+    classes = getattr(model, "class_terms", None)  # of classifiers; a family of another package need not have it
+    found = dict(classes(rows)) if classes is not None else {}
+    if callable(tokenizer := getattr(model, "tokenizer", None)):
+        texts = [answer_of(row) for row in rows]
+        found["tokens"] = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
+    return found
 
 
 def check_terms(model: Any, terms: dict[str, Any], rows: Sequence[Example], field: str, source: str) -> None:

@@ -67,8 +67,8 @@ def _cut_texts(model: Any, splits: Mapping[str, Sequence[Example]]) -> list[str]
         if cut := sum(len(model.processor(text, verbose=False)["input_ids"]) > limit for text in long):
             what, was = ("is longer", "it was") if cut == 1 else ("are longer", "they were")
             notes.append(
-                f"{name}: {cut} of {len(rows)} texts {what} than the {limit:,} tokens that the model reads; {was} cut at "
-                "the end."
+                f"{name}: {cut} of {len(rows)} texts {what} than the {limit:,} tokens that the model reads; {was} cut "
+                "at the end."
             )
     return notes
 
