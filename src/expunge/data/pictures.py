@@ -44,13 +44,11 @@ def pixels(
     for number, row in enumerate(rows, 1):
         for name, kind in columns.items():
             if row.get(name) is not None:
-                row[name] = _decoded(row[name], kind, allowed, field, number)
+                row[name] = _decode(row[name], kind, allowed, field, number)
     return rows
 
 
-def _decoded(
-    value: Mapping[str, Any], kind: Any, allowed: Callable[[str], bool], field: str, number: int
-) -> np.ndarray:
+def _decode(value: Mapping[str, Any], kind: Any, allowed: Callable[[str], bool], field: str, number: int) -> np.ndarray:
     """The colours of a picture, turned as its EXIF says. Raises BadInput."""
     try:
         found = type(kind)(mode=kind.mode).decode_example({"bytes": _raw(value, allowed), "path": None})
@@ -61,11 +59,11 @@ def _decoded(
 
 def _unreadable(value: Mapping[str, Any], error: Exception, field: str, number: int) -> BadInput:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-    why = f"holds a picture{_named(value)} that cannot be read ({first})"
+    why = f"holds a picture{_name_of(value)} that cannot be read ({first})"
     return BadInput.of(field, f"row {number}", why, "save it again")
 
 
-def _named(value: Mapping[str, Any]) -> str:
+def _name_of(value: Mapping[str, Any]) -> str:
     return f" ({Path(str(value['path'])).name})" if value.get("path") else ""
 
 
@@ -86,7 +84,7 @@ def _size(value: Any, allowed: Callable[[str], bool], field: str, number: int) -
     """The bytes of a picture when it is decoded, from its header. Raises BadInput."""
     if value is None:
         return 0
-    where, named = f"row {number}", _named(value)
+    where, named = f"row {number}", _name_of(value)
     try:
         raw = _raw(value, allowed)
         with warnings.catch_warnings():

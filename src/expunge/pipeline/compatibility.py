@@ -226,3 +226,5 @@ def fits_model(model: Model, splits: Splits) -> None:
         with faults:
             model.accepts(name, rows)
     faults.raise_any()
+    if (together := getattr(model, "accepts_together", None)) is not None:
+        together(splits)

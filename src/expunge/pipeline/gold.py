@@ -221,7 +221,7 @@ def membership_remarks(manifest: dict[str, Any] | None, splits: Splits, leave: b
     if not manifest or not known or "forget" not in splits:
         return []
     forget = splits["forget"]
-    listed, count = _listed(forget, known), len(manifest["hashes"])
+    listed, count = _count_listed(forget, known), len(manifest["hashes"])
     if listed == len(forget):
         return held_out_remarks(manifest, splits, leave)
     what = "None" if not listed else f"Only {listed}"
@@ -235,7 +235,7 @@ def membership_remarks(manifest: dict[str, Any] | None, splits: Splits, leave: b
 def held_out_remarks(manifest: dict[str, Any] | None, splits: Splits, leave: bool) -> list[str]:
     """A sentence for each of holdout and test with rows that the model was trained on after all."""
     known = _trained_on(manifest, leave)
-    counts = {name: _listed(splits.get(name, []), known) for name in ("holdout", "test")}
+    counts = {name: _count_listed(splits.get(name, []), known) for name in ("holdout", "test")}
     return [
         f"{name}: {count} of {len(splits[name])} rows {'was' if count == 1 else 'were'} among those that the model was "
         "trained on (training manifest): they do not stand for what it never saw."
@@ -255,5 +255,5 @@ def _trained_on(manifest: dict[str, Any] | None, leave: bool) -> set[str]:
     return known | set(manifest["hashes"])
 
 
-def _listed(rows: Sequence[Example], known: set[str]) -> int:
+def _count_listed(rows: Sequence[Example], known: set[str]) -> int:
     return sum(not known.isdisjoint((identity(row)[:16], content_key(row)[:16])) for row in rows)
