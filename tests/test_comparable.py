@@ -77,6 +77,24 @@ def test_another_chat_template_is_noted(tmp_path: Path) -> None:
     assert "before: its chat template is another than the model's; figures may differ by it." in notes
 
 
+@pytest.mark.parametrize(("role", "lost"), [("system", True), ("tool", True), ("developer", True), ("user", False)])
+def test_a_turn_that_the_chat_template_leaves_out_is_named(role: str, lost: bool, tmp_path: Path) -> None:
+    """Many templates know user and assistant alone, and skip all other turns."""
+    model = language_model(tmp_path / "a", 0)
+    known = "{% if m.role in ('user', 'assistant') %}[{{ m.role }}]{{ m.content }}{% endif %}"
+    chat = f"{{% for m in messages %}}{known}{{% endfor %}}"
+    (Path(model) / "chat_template.jinja").write_text(f"{chat}{{% if add_generation_prompt %}}[assistant]{{% endif %}}")
+    rows = [
+        {"messages": [{"role": role, "content": "Jo is a clerk."}, {"role": "user", "content": row["question"]}]}
+        for row in ROWS["forget"]
+    ]
+    for row, told in zip(rows, ROWS["forget"], strict=True):
+        row["messages"].append({"role": "assistant", "content": told["answer"]})
+    notes = audited(model, {**ROWS, "forget": rows})["notes"]
+    said = f"forget: the chat template leaves out the {role} turn of 4 of 4 conversations: the model does not read it."
+    assert (said in notes) == lost
+
+
 def test_a_classifier_s_long_texts_are_said_to_be_cut(tmp_path: Path) -> None:
     long = [*TEXTS["forget"], {"text": "Where does Jo work? " * 200, "label": 1}]
     notes = audited(classifier(tmp_path / "a", 0, "neg", "pos"), {**TEXTS, "forget": long})["notes"]
