@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ TEXT = 64 * 2**20
 NODES = 2_000_000
 """Most values of a YAML document with its aliases expanded."""
 TOO_LARGE = "split it, or move data into files"
+AMBIGUOUS = re.compile(r"[-+]?(0[0-9_]|[0-9_]+:)")
+"""Numbers that YAML 1.1 reads otherwise than people write them: 010 is 8, and 12:30 is 750."""
 DIGITS = 1000
 """Most characters of a YAML number: parsing a sexagesimal one takes time quadratic in its length."""
 
@@ -57,6 +60,12 @@ class Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"a number of more than {DIGITS} characters", node.start_mark
             )
+        if AMBIGUOUS.match(node.value):
+            problem = (
+                f"{node.value[:40]} is a number in base eight or sixty to YAML; put it in quotes, or write it without "
+                "leading zeros and colons"
+            )
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
 
     def get_single_node(self) -> Any:

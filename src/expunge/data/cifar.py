@@ -55,19 +55,25 @@ HUNDRED = Layout(
 
 
 def layout_of(folder: Path) -> Layout | None:
-    """The set that a folder holds, by the names of its files."""
-    for layout in (TEN, HUNDRED):
-        if any((folder / name).is_file() for names in layout.files.values() for name in names):
-            return layout
-    return None
+    """The set that a folder holds, by the names of its files; the first, where it holds both."""
+    return next(iter(_layouts(folder)), None)
+
+
+def _layouts(folder: Path) -> list[Layout]:
+    return [
+        layout
+        for layout in (TEN, HUNDRED)
+        if any((folder / name).is_file() for names in layout.files.values() for name in names)
+    ]
 
 
 def split_rows(folder: Path, names: list[str], field: str) -> Iterator[dict[str, Any]]:
     """The rows of a split of a folder that holds one of the sets; names: [split]. Raises BadInput."""
-    layout = layout_of(folder)
-    assert layout is not None
+    layout, *others = _layouts(folder)
     split = names[-1] if len(names) == 1 else ""
     shown = ":".join([str(folder), *names])
+    if others:
+        raise BadInput.of(field, shown, "holds CIFAR-10 and CIFAR-100", "give each a folder of its own")
     if split not in layout.files:
         raise BadInput.of(field, shown, f"names no split of {layout.name}", f"write {folder}:train or {folder}:test")
     paths = [folder / name for name in layout.files[split]]

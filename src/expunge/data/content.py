@@ -19,8 +19,8 @@ def content_key(example: Example) -> str:
     caption.
 
     Question and answer, a chat of one turn, and a text that joins them have one key. Unicode form, letter case, white
-    space and a chat's system prompt make no difference. `identity` distinguishes all of these: it names an example in
-    manifests, caches and seeds.
+    space, marks of width zero and a chat's system prompt make no difference. `identity` distinguishes all of these: it
+    names an example in manifests, caches and seeds.
     """
     keys = form(example)
     if keys is None:
@@ -43,8 +43,11 @@ def _texts(example: Example, keys: tuple[str, ...]) -> list[str]:
 
 
 def _canonical(text: str) -> str:
-    """The text under NFKC, case-folded, each run of white space as one blank."""
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+    """The text under NFKC, case-folded, each run of white space as one blank, without marks of width zero."""
+    found = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    if not found.isascii():
+        found = "".join(sign for sign in found if unicodedata.category(sign) != "Cf")
+    return " ".join(found.split())
 
 
 def _numbers(value: Any) -> list[Any]:

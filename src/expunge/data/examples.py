@@ -16,7 +16,15 @@ from expunge.core.errors import BadInput
 from expunge.core.files import digest
 from expunge.core.random import generator
 from expunge.data.arrays import from_json
-from expunge.data.fields import as_messages, filled_answer_fields, rename_published, suggested_columns, with_letters
+from expunge.data.cells import is_blank, parse_list
+from expunge.data.fields import (
+    as_messages,
+    check_role,
+    filled_answer_fields,
+    rename_published,
+    suggested_columns,
+    with_letters,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +106,9 @@ def _rename(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> E
             example[name] = example.pop(alias)
     if example.get("choices") is not None and isinstance(example.get("question"), str):
         example |= with_letters(example, where)
+    for name in (*LISTS, *ASKED):
+        if name in example:
+            example[name] = parse_list(example[name], name, where)
     for name in LISTS:
         if isinstance(example.get(name), str):
             example[name] = [example[name]]
@@ -161,7 +172,7 @@ def _check_fields(example: Example, keys: tuple[str, ...], where: str) -> None:
     if "label" in keys:
         example["label"] = _number(example["label"])
         _check_label(example["label"], where)
-        example["label"] = int(example["label"]) if isinstance(example["label"], float) else example["label"]
+        example["label"] = int(example["label"])
     for key in ("image", "features"):
         if key in keys:
             example[key] = from_json(example[key], where)
@@ -181,7 +192,8 @@ def _check_optional(example: Example, where: str) -> None:
     """Checks what attacks, groups and some methods read beside the example; an empty cell is none. Raises BadInput."""
     for name in (*ASKED, *TEXTS, *NAMES):
         value = example.get(name)
-        if value is None or (isinstance(value, str) and not value.strip() and name not in NAMES):
+        empty = value is None or (isinstance(value, float) and value != value)  # pandas writes an empty cell as NaN
+        if empty or (isinstance(value, str) and not value.strip() and name not in NAMES):
             example.pop(name, None)
         elif name in ASKED:
             example[name] = [value] if isinstance(value, str | Mapping) else value
@@ -249,7 +261,7 @@ def _check_text(text: Any, key: str, where: str) -> None:
     if not isinstance(text, str):
         raise BadInput.of(where, text, f"under {key!r} is not text", "give a string")
     _check_size(text, key, where)
-    if not text.strip():
+    if is_blank(text):
         raise BadInput.of(where, key, "is empty", "give it a text or remove the row")
     _check_encodes(text, key, where)
 
@@ -310,6 +322,7 @@ def _check_messages(messages: Any, where: str) -> None:
             "end each conversation with the answer to learn or forget, and leave out what is no text",
         )
     for message in messages:
+        check_role(message["role"], where)
         if message["content"] or message is messages[-1]:
             _check_text(message["content"], "messages", where)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -26,6 +27,8 @@ BESIDE = ("input", "context", "instruction", "system", "system_prompt")
 """Names of what other data sets put before a question."""
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 """Speakers of ShareGPT's conversations -> roles of messages."""
+USUAL = ("system", "user", "assistant", "tool", "developer")
+"""Roles that chat templates know; some know more."""
 CHOICES = 26
 """Most choices of a row: each has a letter."""
 
@@ -83,6 +86,14 @@ def _message(turn: Mapping[str, Any]) -> Mapping[str, Any]:
     return turn
 
 
+def check_role(role: str, where: str) -> None:
+    """Raises BadInput for a role that is nearly a usual one: templates leave out what they do not know, unsaid."""
+    name = role.strip().casefold()
+    near = [ROLES.get(name, ""), *difflib.get_close_matches(name, USUAL, n=1, cutoff=0.8)]
+    if role not in USUAL and (meant := next(filter(None, near), "")):
+        raise BadInput.of(where, role, "is an unknown role", f"did you mean {meant!r}?")
+
+
 def filled_answer_fields(row: Mapping[str, Any]) -> list[str]:
     """The fields of a row that look like its answer, and that no form of an example reads."""
     return [name for name in ANSWER_FIELDS if row.get(name) is not None and not _blank(row[name])]
@@ -111,6 +122,7 @@ def ignored_answers(splits: Mapping[str, Sequence[Example]]) -> list[str]:
         counts: dict[str, int] = {}
         for row in rows:
             before = [name for name in BESIDE if isinstance(row.get(name), str) and row[name].strip()]
+            before += [name for name in ("text", "messages") if "answer" in row and row.get(name)]
             for name in [*filled_answer_fields(row), *before]:
                 counts[name] = counts.get(name, 0) + 1
         notes += [

@@ -37,7 +37,9 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
     """
     columns = columns or {}
     if not isinstance(source, str):
-        return keep(_parts(source, field, columns))
+        if not (given := keep(_parts(source, field, columns))):
+            raise BadInput.of(field, "[]", "holds no example", "give at least one, or leave the field out")
+        return given
     if source.startswith("builtin:"):
         return world(source, field)
     if (cut := SLICE.fullmatch(source)) and not _exists(Path(expand(source, field))):

@@ -19,6 +19,8 @@ PIXELS = 16 * 10**6
 """Of one picture."""
 TOGETHER = 2**30
 """Bytes of all pictures of a table, decoded."""
+SEVERAL = ("GIF", "PNG", "TIFF", "WEBP")
+"""Formats whose files may hold a sequence; a camera's MPO holds one picture and its previews."""
 
 
 def pixels(
@@ -39,12 +41,30 @@ def pixels(
                     f"brings the pictures to more than {TOGETHER // 2**20} MiB",
                     "give fewer, or smaller ones",
                 )
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         for name, kind in columns.items():
             if row.get(name) is not None:
-                raw = _raw(row[name], allowed)
-                row[name] = _array(type(kind)(mode=kind.mode).decode_example({"bytes": raw, "path": None}))
+                row[name] = _decode(row[name], kind, allowed, field, number)
     return rows
+
+
+def _decode(value: Mapping[str, Any], kind: Any, allowed: Callable[[str], bool], field: str, number: int) -> np.ndarray:
+    """The colours of a picture, turned as its EXIF says. Raises BadInput."""
+    try:
+        found = type(kind)(mode=kind.mode).decode_example({"bytes": _raw(value, allowed), "path": None})
+    except Exception as error:  # a header that is sound says nothing of what follows
+        raise _unreadable(value, error, field, number) from None
+    return _array(found)
+
+
+def _unreadable(value: Mapping[str, Any], error: Exception, field: str, number: int) -> BadInput:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    why = f"holds a picture{_name_of(value)} that cannot be read ({first})"
+    return BadInput.of(field, f"row {number}", why, "save it again")
+
+
+def _name_of(value: Mapping[str, Any]) -> str:
+    return f" ({Path(str(value['path'])).name})" if value.get("path") else ""
 
 
 def _array(picture: Any) -> np.ndarray:
@@ -64,19 +84,21 @@ def _size(value: Any, allowed: Callable[[str], bool], field: str, number: int) -
     """The bytes of a picture when it is decoded, from its header. Raises BadInput."""
     if value is None:
         return 0
-    where, named = f"row {number}", f" ({Path(str(value['path'])).name})" if value.get("path") else ""
+    where, named = f"row {number}", _name_of(value)
     try:
         raw = _raw(value, allowed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(raw)) as picture:
                 width, height, bands, mode = *picture.size, len(picture.getbands()), picture.mode
+                frames = getattr(picture, "n_frames", 1) if picture.format in SEVERAL else 1
     except UnidentifiedImageError:
         raise BadInput.of(field, where, f"is of no kind of picture that we read{named}", "save it as PNG") from None
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-        why = f"holds a picture{named} that cannot be read ({first})"
-        raise BadInput.of(field, where, why, "save it again") from None
+        raise _unreadable(value, error, field, number) from None
+    if frames > 1:
+        why = f"holds {frames} pictures{named}, of which the first alone would be read"
+        raise BadInput.of(field, where, why, "save each that counts as a file of its own")
     if width * height > PIXELS:
         raise BadInput.of(
             field,

@@ -21,13 +21,14 @@ import huggingface_hub
 from expunge.core import cache
 from expunge.core.documents import CONFIG, TEXT, parse_yaml, read_text
 from expunge.core.errors import BadInput, did_you_mean
+from expunge.data import class_names
 from expunge.data.pictures import pixels
 from expunge.data.rows import keep
 from expunge.data.tables import keep_texts, without_empty
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+PICTURES = class_names.PICTURES
 DATA = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".zip", ".gz", ".zst"}
 MANY, SPARSE, SECONDS = 200_000, 5_000, 10
 """Files that a data folder may have, files that it may have where not one in ten is data, seconds to list them."""
@@ -151,19 +152,27 @@ def build_rows(builder: Any, split: str, place: str, field: str) -> Iterable[dic
         keep_texts(builder, files, field)
     if not here:
         builder.download_and_prepare()
-        rows = table_rows(builder.as_dataset(split=split), homes, field)
-        return without_empty(rows) if builder.name == "csv" else rows
+        rows = _of_kind(builder, table_rows(builder.as_dataset(split=split), homes, field), split, place, field)
+        return rows
     if builder.name == "parquet":
         builder.config.batch_size = 1000  # rows that are unpacked at once, however many a file says
     base, cut, _ = split.partition("[")
-    rows = table_rows(builder.as_streaming_dataset(split=base), homes, field)
-    if builder.name == "csv":
-        rows = without_empty(rows)
+    rows = _of_kind(builder, table_rows(builder.as_streaming_dataset(split=base), homes, field), base, place, field)
     if cut:
         rows = keep(rows)
         (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({base: len(rows)})
         return rows[part.from_ : part.to]
     return rows
+
+
+def _of_kind(builder: Any, rows: Iterable[dict[str, Any]], split: str, place: str, field: str) -> Any:
+    """The rows as their kind of files is meant: a CSV's empty cells as None, folders of pictures as classes."""
+    if builder.name == "csv":
+        return without_empty(rows)
+    if builder.name != "imagefolder":
+        return rows
+    files = [str(name) for name in (builder.config.data_files or {}).get(split.partition("[")[0], [])]
+    return class_names.of_folders(list(rows), files, place, field)
 
 
 def table_rows(found: Any, homes: list[Path], field: str) -> Iterable[dict[str, Any]]:

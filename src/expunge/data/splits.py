@@ -11,8 +11,10 @@ import numpy as np
 from expunge.core.card import Example
 from expunge.core.errors import BadInput, Faults, did_you_mean
 from expunge.core.random import permutation
+from expunge.data import class_names
 from expunge.data.content import content_digests, without
 from expunge.data.load import load
+from expunge.data.matching import check_each, fix_of, matches
 from expunge.data.probes import attach, read_probes
 from expunge.data.rows import take
 from expunge.data.turns import each_answer
@@ -52,16 +54,28 @@ def select(
         wanted = {"label": value} if kind == "class" else {"client": value} if kind == "client" else value
         read = [{**row, "client": client(row)} for row in data] if client and "client" in wanted else data
         _check_fields(read, wanted, kind)
-        picked = [all(_matches(row.get(key), want) for key, want in wanted.items()) for row in read]
+        picked = [all(matches(row.get(key), want) for key, want in wanted.items()) for row in read]
     chosen_N = np.array(picked, dtype=bool)
     if not chosen_N.any():
         raise BadInput.of(
             "forget",
             f"{kind}: {value}",
             f"selects none of the {len(data)} examples",
-            _values_of(read, wanted) if kind != "random" else "give a larger share",
+            fix_of(read, *next(iter(wanted.items()))) if kind != "random" else "give a larger share",
         )
-    return take(data, chosen_N.nonzero()[0]), take(data, (~chosen_N).nonzero()[0])
+    forget, others = take(data, chosen_N.nonzero()[0]), take(data, (~chosen_N).nonzero()[0])
+    if kind == "concept":
+        _check_concepts(data, forget, value)
+    elif kind != "random":
+        check_each(read, picked, wanted, kind)
+    return forget, others
+
+
+def _check_concepts(data: Sequence[Example], chosen: Sequence[Example], concepts: str | list[str]) -> None:
+    """Raises BadInput for one of several concepts that no row shows."""
+    for one in concepts if isinstance(concepts, list) else []:
+        if not any(shows_concept(row, one) for row in chosen):
+            raise BadInput.of("forget.concept", one, "selects no example", fix_of(data, "class_prompt", one))
 
 
 def shows_concept(row: Example, concept: str | list[str]) -> bool:
@@ -69,21 +83,6 @@ def shows_concept(row: Example, concept: str | list[str]) -> bool:
     if isinstance(concept, list):
         return any(shows_concept(row, one) for one in concept)
     return set(concept.casefold().split()) <= set(str(row.get("class_prompt", "")).casefold().split())
-
-
-def _matches(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, list):
-        return any(_matches(found, item) for item in wanted)
-    if isinstance(found, np.generic):
-        found = found.item()
-    if isinstance(found, str) and isinstance(wanted, bool | int | float):  # a cell of a CSV, which holds texts
-        return found.strip().casefold() == str(wanted).casefold()
-    if isinstance(found, bool) != isinstance(wanted, bool):  # to Python, true is 1
-        return False
-    try:
-        return bool(found == wanted)
-    except ValueError:  # an array, which equals no single value
-        return False
 
 
 def _check_fields(data: Sequence[Example], wanted: Mapping[str, Any], kind: str) -> None:
@@ -95,12 +94,6 @@ def _check_fields(data: Sequence[Example], wanted: Mapping[str, Any], kind: str)
                 "is a field of no example",
                 did_you_mean(key, {str(name) for row in data[:100] for name in row}),
             )
-
-
-def _values_of(data: Sequence[Example], wanted: Mapping[str, Any]) -> str:
-    key = next(iter(wanted))
-    values = sorted({str(row.get(key))[:40] for row in data})
-    return f"{key} takes: " + ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
 
 
 def disjoint(splits: Mapping[str, Sequence[Example]]) -> None:
@@ -167,12 +160,13 @@ def make_splits(
         splits["retain"] = without(splits["data"], _not_retained(splits))
     if "test" in splits and selector and ("class" in selector or "concept" in selector):
         ((kind, value),), test_rows = selector.items(), splits["test"]
-        is_of = shows_concept if kind == "concept" else (lambda row, label: _matches(row.get("label"), label))
+        is_of = shows_concept if kind == "concept" else (lambda row, label: matches(row.get("label"), label))
         of_class = np.array([is_of(row, value) for row in test_rows], dtype=bool)
         splits["test_forget"] = take(test_rows, of_class.nonzero()[0])
         splits["test"] = take(test_rows, (~of_class).nonzero()[0])
     splits.pop("data", None)
     splits = {name: each_answer(rows) if turns == "all" else rows for name, rows in splits.items()}
+    class_names.agree(splits)
     disjoint(splits)
     return {name: rows for name, rows in splits.items() if rows}
 

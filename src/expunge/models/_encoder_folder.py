@@ -12,6 +12,7 @@ from expunge.core.errors import BadInput
 from expunge.models._folder import foreign
 from expunge.models._pretrained import config_of, tokenizer_of
 from expunge.models.dropout import dropouts
+from expunge.models.left_over import check_left_over
 from expunge.models.padding import padded_equals_alone, probe_rows
 from expunge.models.pretrained_encoder import Pooled, PretrainedEncoder
 from expunge.models.sentence_files import sentence_files
@@ -65,6 +66,7 @@ def _network(auto: Any, folder: str, config: Any, trust_code: bool, meta: bool) 
             output_loading_info=True,
             trust_remote_code=trust_code,
         )
+    check_left_over(inner, told["unexpected_keys"], folder)
     absent = sorted(told["missing_keys"])
     if absent and all(name.startswith("pooler.") for name in absent):
         inner.pooler = None  # transformers would draw it at random, and no embedding comes of it

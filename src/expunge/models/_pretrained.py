@@ -18,6 +18,7 @@ from expunge.models._folder import foreign
 from expunge.models.adapters import chat_template_of, merge, tokenizer_source
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
+from expunge.models.left_over import check_left_over
 from expunge.models.merging import HEADS, adapter_task, classes_of
 from expunge.models.tokenizer_checks import check_files, check_loaded
 from expunge.models.weights import check_finite, quiet
@@ -181,11 +182,11 @@ def _module(
             base, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True, **arguments
         )
     if packed:
-        module = _unpack(module, base, packed)
+        module, told["unexpected_keys"] = _unpack(module, base, packed), ()
+    check_left_over(module, told["unexpected_keys"], base)
     heads = HEADS if labels else ()
-    if absent := sorted(
-        n for n in told["missing_keys"] if n.partition(".")[0] not in heads
-    ):  # transformers would draw them at random, with a warning
+    # Transformers would draw them at random, with a warning.
+    if absent := sorted(n for n in told["missing_keys"] if n.partition(".")[0] not in heads):
         raise BadInput.of(
             "model",
             base,

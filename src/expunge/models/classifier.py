@@ -7,7 +7,7 @@ The module maps inputs to logits [B, C]. A classifier has one asked position (T 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,8 @@ class Classifier(BaseModel):
             return {"x": torch.from_numpy(np.stack(arrays)) if arrays else torch.zeros(0)}
         if examples and "text" in examples[0]:
             texts = [e["text"] for e in examples]
-            long = min(self.processor.model_max_length, positions_of(self.module))
-            return dict(self.processor(texts, padding=True, truncation=True, max_length=long, return_tensors="pt"))
+            long = {"truncation": True, "max_length": self.text_limit}
+            return dict(self.processor(texts, padding=True, return_tensors="pt", **long))
         return dict(self.processor([self._picture(e["image"]) for e in examples], return_tensors="pt"))
 
     def _picture(self, image: Any) -> np.ndarray:
@@ -113,6 +113,23 @@ class Classifier(BaseModel):
                     f"has the label {int(row['label'])}, and the network has {classes} classes",
                     f"give labels from 0 to {classes - 1}",
                 )
+
+    def accepts_together(self, splits: Mapping[str, Sequence[Example]]) -> None:
+        """Raises BadInput where the splits go with the network each, and not with one another."""
+        if self.processor is None:
+            check_units(splits)
+
+    def class_terms(self, rows: Sequence[Example]) -> dict[str, Any]:
+        """How many classes there are, and the number of each that has a name."""
+        names = getattr(getattr(self.module, "config", None), "id2label", None) or {}
+        numbers = {f"number of the class {str(name).casefold()!r}": int(number) for number, name in names.items()}
+        return {**numbers, **({"number of classes": self._classes("forget", rows[:2])} if rows else {})}
+
+    @property
+    def text_limit(self) -> int | None:
+        """The tokens of a text that are read; None where nothing reads texts."""
+        limit = getattr(self.processor, "model_max_length", None)
+        return None if limit is None else min(int(limit), positions_of(self.module))
 
     def _check_outputs(self) -> None:
         """Raises BadInput for a head whose outputs are not classes that exclude one another."""
@@ -249,12 +266,38 @@ def to_bytes(image: Any) -> np.ndarray:
 
 
 def check_pixels(split: str, rows: Sequence[Example]) -> None:
-    """Raises BadInput for the first picture whose values are neither bytes nor shares of full brightness."""
+    """Raises BadInput for the first picture whose values are neither bytes nor shares of full brightness, or not what
+    the others' are: which of the two a dark picture means, it alone does not tell."""
+    first: dict[bool, int] = {}
     for i, row in enumerate(rows):
         array = np.asarray(row["image"])
         if array.min() < 0 or array.max() > 255 or (array.dtype.kind == "f" and 1 < array.max() <= 2):
             why = f"holds an image with values from {array.min():.3g} to {array.max():.3g}"
             raise BadInput.of(split, f"row {i + 1}", why, "give 0-255, or 0-1; the model's processor standardises them")
+        if array.dtype.kind == "f" and array.max() > 0:
+            first.setdefault(bool(array.max() > 1), i)
+        if len(first) == 2:
+            other = min(first.values()) + 1
+            why = f"holds an image with values up to {array.max():.3g}, and row {other} has another range"
+            raise BadInput.of(split, f"row {i + 1}", why, "give all in 0-255, or all in 0-1")
+
+
+def check_units(splits: Mapping[str, Sequence[Example]]) -> None:
+    """Raises BadInput where some pictures are bytes, which are read as shares of 255, and others are numbers as large,
+    which a network of the user's own gets as they are."""
+    packed, wide = "", ("", 0, 0.0)
+    for split, rows in splits.items():
+        for i, row in enumerate(rows if "image" in (rows[0] if rows else ()) else ()):
+            array = np.asarray(row["image"])
+            if array.dtype == np.uint8:
+                packed = packed or f"{split}, row {i + 1}"
+            elif not wide[0] and array.size and array.max() > 2:
+                wide = (split, i + 1, float(array.max()))
+            if packed and wide[0]:
+                why = (
+                    f"holds an image with numbers up to {wide[2]:.3g}, and {packed} holds bytes, read as shares of 255"
+                )
+                raise BadInput.of(wide[0], f"row {wide[1]}", why, "give all as picture files, or all in 0-1")
 
 
 def to_colour(image: Any) -> np.ndarray:

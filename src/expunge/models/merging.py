@@ -91,6 +91,7 @@ def merge_weights(module: Any, folder: Path) -> Any:
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")  # untied below
         warnings.filterwarnings("ignore", message=".*no longer tied after merging.*")
         wrapped = PeftModel.from_pretrained(module, str(folder)).eval()
+        _check_taken(wrapped, folder)
         theirs = _logits(wrapped)
         untie(wrapped.get_base_model())
     with foreign("model", str(folder), "is an adapter that cannot be merged", "merge it, and give the merged model"):
@@ -107,6 +108,17 @@ def merge_weights(module: Any, folder: Path) -> Any:
         )
     thaw(result)
     return result
+
+
+def _check_taken(wrapped: Any, folder: Path) -> None:
+    """Raises BadInput where the adapter's file has more matrices than PEFT found places for: it drops them unsaid."""
+    given = [name for name in shapes_of(folder) if ".lora_A." in name]
+    taken = sum(name.endswith("weight") and ".lora_A." in name for name in wrapped.state_dict())
+    if given and len(given) > taken:
+        why = f"has matrices for {len(given)} layers, and its configuration and base take {taken}"
+        raise BadInput.of(
+            "model", str(folder), why, "set target_modules right, or name the base that it was trained on"
+        )
 
 
 @torch.no_grad()

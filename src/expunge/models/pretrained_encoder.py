@@ -78,9 +78,14 @@ class PretrainedEncoder(Encoder):
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
         if not texts:
             return {"input_ids": torch.zeros(0, 1).long(), "attention_mask": torch.zeros(0, 1).long()}
-        limits = [self.processor.model_max_length, positions_of(self.inner), self.files.length or 2**30]
-        made = self.processor(texts, padding=True, truncation=True, max_length=min(limits), return_tensors="pt")
-        return dict(made)
+        long = {"truncation": True, "max_length": self.text_limit}
+        return dict(self.processor(texts, padding=True, return_tensors="pt", **long))
+
+    @property
+    def text_limit(self) -> int | None:
+        """The tokens of a text that are read; None for an encoder of pictures."""
+        limits = [positions_of(self.inner), self.files.length or 2**30]
+        return min(int(self.processor.model_max_length), *limits) if self.texts else None
 
     def _pixels(self, examples: Sequence[Example]) -> Tensor:
         if not examples:

@@ -15,6 +15,7 @@ from expunge.core.registry import SINGULAR, Plugin, load
 from expunge.data.splits import Splits
 from expunge.methods.compose import Composed, every_method
 from expunge.methods.objective import Objective
+from expunge.models.comparable import check_terms, terms_of
 from expunge.models.family import CAPABILITIES, family
 from expunge.models.guarded import guards_of
 
@@ -211,6 +212,13 @@ def _channels(card: MethodCard) -> set[str]:
     return {channel.partition(":")[0] for part in parts for channel in part} - {"hidden"}
 
 
+def fits_reference(model: Model, reference: Model, splits: Splits, role: str, source: str) -> None:
+    """Raises BadInput for a reference of this role that cannot take the data, or reads it otherwise than the model."""
+    fits_model(reference, splits)
+    rows = splits.get("forget", [])
+    check_terms(reference, terms_of(model, rows), rows, role, source)
+
+
 def fits_model(model: Model, splits: Splits) -> None:
     """Raises BadInput for each split with examples that the model's family, or the model itself, cannot take."""
     faults = Faults()
@@ -218,3 +226,5 @@ def fits_model(model: Model, splits: Splits) -> None:
         with faults:
             model.accepts(name, rows)
     faults.raise_any()
+    if (together := getattr(model, "accepts_together", None)) is not None:
+        together(splits)

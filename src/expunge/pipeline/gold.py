@@ -217,19 +217,43 @@ def membership_remarks(manifest: dict[str, Any] | None, splits: Splits, leave: b
 
     leave: whether the hub may be asked for the training data.
     """
-    if not manifest or not manifest.get("hashes") or manifest.get("exact") or "forget" not in splits:
+    known = _trained_on(manifest, leave)
+    if not manifest or not known or "forget" not in splits:
         return []
+    forget = splits["forget"]
+    listed, count = _count_listed(forget, known), len(manifest["hashes"])
+    if listed == len(forget):
+        return held_out_remarks(manifest, splits, leave)
+    what = "None" if not listed else f"Only {listed}"
+    return [
+        f"{what} of the {len(forget)} forget examples {'was' if listed < 2 else 'were'} among the {count} that the "
+        "model was trained on (training manifest).",
+        *held_out_remarks(manifest, splits, leave),
+    ]
+
+
+def held_out_remarks(manifest: dict[str, Any] | None, splits: Splits, leave: bool) -> list[str]:
+    """A sentence for each of holdout and test with rows that the model was trained on after all."""
+    known = _trained_on(manifest, leave)
+    counts = {name: _count_listed(splits.get(name, []), known) for name in ("holdout", "test")}
+    return [
+        f"{name}: {count} of {len(splits[name])} rows {'was' if count == 1 else 'were'} among those that the model was "
+        "trained on (training manifest): they do not stand for what it never saw."
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def _trained_on(manifest: dict[str, Any] | None, leave: bool) -> set[str]:
+    """The hashes of the rows that a plain training lists, by identity and by content."""
+    if not manifest or not manifest.get("hashes") or manifest.get("exact"):
+        return set()
     known = set(manifest.get("contents") or [])
     if not known:
         with contextlib.suppress(BadInput):  # the data moved: the hashes alone are known
             known = {key[:16] for key in content_keys(training_data(manifest, [], leave))}
-    known.update(manifest["hashes"])
-    forget = splits["forget"]
-    unknown = sum(known.isdisjoint((identity(row)[:16], content_key(row)[:16])) for row in forget)
-    if not unknown:
-        return []
-    what = "None" if unknown == len(forget) else f"Only {len(forget) - unknown}"
-    return [
-        f"{what} of the {len(forget)} forget examples {'was' if len(forget) - unknown < 2 else 'were'} among the "
-        f"{len(manifest['hashes'])} that the model was trained on (training manifest)."
-    ]
+    return known | set(manifest["hashes"])
+
+
+def _count_listed(rows: Sequence[Example], known: set[str]) -> int:
+    return sum(not known.isdisjoint((identity(row)[:16], content_key(row)[:16])) for row in rows)

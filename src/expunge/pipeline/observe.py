@@ -34,7 +34,7 @@ from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
 from expunge.pipeline.clients import Parties, parties_in, read_rows
-from expunge.pipeline.compatibility import fits_model
+from expunge.pipeline.compatibility import fits_reference
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
 from expunge.pipeline.gold_check import MODELS, REFUSED, Origin, gold_fault, hiding_fault
@@ -348,7 +348,7 @@ def observe_retrained(
         manifest = second_manifest(wanted.manifest) if wanted.role == SECOND_GOLD else wanted.manifest
         folder = train_gold(manifest, wanted.forget, base, reporter)
     again = functools.partial(open_model, str(folder), wanted.trust_code)
-    fits_model(model := again(), spec.splits)
+    fits_reference(base, model := again(), spec.splits, wanted.role, wanted.source)
     observed = observe(model, wanted.role, spec, reporter, against=against)
     del model
     gc.collect()

@@ -22,6 +22,7 @@ from expunge.evaluation import attack as attacking
 from expunge.evaluation import scores as scoring
 from expunge.evaluation.margins import margins
 from expunge.ledger.evidence import SECOND_GOLD
+from expunge.models.comparable import check_terms, terms_of
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
 from expunge.models.prompt_notes import prompt_notes
@@ -32,6 +33,7 @@ from expunge.pipeline.comparison import all_scores, by_side, cut_remarks
 from expunge.pipeline.compatibility import fits_model
 from expunge.pipeline.exhibits import exhibits
 from expunge.pipeline.fluency import with_fluency
+from expunge.pipeline.gold import held_out_remarks
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.margins import margin_note
@@ -157,6 +159,7 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits), *repeat_notes(plan.splits)]
     roles: dict[str, Observation] = {}
     folder = folder_of(request.before or request.model, reporter)
+    notes += held_out_remarks(manifest_of(folder), plan.splits, request.trust_code)
     model = _open(plan, folder, notes)
     golds = gold_models(request, plan.splits, folder, model)
     capabilities = model.capabilities
@@ -178,12 +181,22 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
         wanted = GoldSpec(role, place, manifest_of(folder), plan.splits["forget"], request.trust_code)
         roles[role] = observe_retrained(wanted, model, spec, roles, reporter, others=others)
     if request.before is not None:
+        terms, forget = terms_of(model, rows["forget"]), rows["forget"]
         del model  # one is in memory at a time
         model = _open(plan, folder_of(request.model, reporter), notes)
+        check_terms(model, terms, forget, "before", request.before)
     roles["after"] = observe(model, "after", spec, reporter, against=roles)
     given = {role: one for role, one in roles.items() if golds.sources.get(role, "train") != "train"}
     roles |= refuse_copies(given, roles["after"])
-    return _Observed(roles, capabilities, [*notes, *golds.why])
+    return _Observed(roles, capabilities, [*notes, *golds.why, *_template_notes(roles)])
+
+
+def _template_notes(roles: Mapping[str, Observation]) -> list[str]:
+    """A sentence for each model that is asked in another chat template than the audited one."""
+    known = {role: one.fingerprint for role, one in roles.items() if isinstance(one.fingerprint, Mapping)}
+    ours = known.get("after", {}).get("template")
+    others = [role.replace("_", " ") for role, one in known.items() if one.get("template") != ours]
+    return [f"{role}: its chat template is another than the model's; figures may differ by it." for role in others]
 
 
 def _open(plan: _Plan, folder: str, notes: list[str]) -> Model:

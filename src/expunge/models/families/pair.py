@@ -20,6 +20,7 @@ from expunge.models._folder import foreign
 from expunge.models._pretrained import config_of, tokenizer_of
 from expunge.models.families.classifier import show
 from expunge.models.family import Family, Source
+from expunge.models.left_over import check_left_over
 from expunge.models.pair import PICTURE, PROMPT, TEXT, Pair
 from expunge.models.sources import check_weights, known_kind
 from expunge.models.weights import check_finite, quiet
@@ -79,6 +80,7 @@ def open_pair(source: Source, *, trust_code: bool, meta: bool, dtype: torch.dtyp
                 return Pair(transformers.CLIPModel(config).eval(), tokenizer, processor)
         clip: Any = transformers.CLIPModel
         module, told = clip.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+    check_left_over(module, told["unexpected_keys"], folder)
     if absent := sorted(told["missing_keys"]):
         why = f"holds no weights for {len(absent)} parameters ({absent[0]}, ...)"
         raise BadInput.of("model", folder, why, "save the whole model again")
