@@ -39,7 +39,7 @@ def open_packed(method: Any, fails: bool = False) -> tuple[Any, dict[str, Any]]:
 
     def from_pretrained(base: str, **arguments: Any) -> tuple[Packed, dict[str, list[str]]]:
         seen.update(arguments)
-        return Packed(fails), {"missing_keys": []}
+        return Packed(fails), {"missing_keys": [], "unexpected_keys": []}
 
     config = SimpleNamespace(quantization_config=method)
     auto = SimpleNamespace(from_pretrained=from_pretrained)

@@ -182,8 +182,9 @@ def _module(
             base, use_safetensors=True, dtype=dtype or "auto", output_loading_info=True, **arguments
         )
     if packed:
-        module, told["unexpected_keys"] = _unpack(module, base, packed), ()
-    check_left_over(module, told["unexpected_keys"], base)
+        module = _unpack(module, base, packed)
+    elif told["unexpected_keys"]:
+        check_left_over(module, told["unexpected_keys"], base)
     heads = HEADS if labels else ()
     # Transformers would draw them at random, with a warning.
     if absent := sorted(n for n in told["missing_keys"] if n.partition(".")[0] not in heads):
