@@ -21,6 +21,8 @@ CHUNK = 2**25
 """Logits held at once (elements) where they are computed again for the backward pass: 128 MB in float32."""
 READ_CHUNK = 2**24
 """The same without gradients, where smaller blocks cost nothing."""
+LARGE = 2**22
+"""Logits from which their memory counts. Below, gradients have the bits of torch's own kernels."""
 FULL_BELOW = 4096
 """Vocabularies below this keep their whole distribution where top-k is asked for."""
 
@@ -71,7 +73,7 @@ class _LabelLogp(torch.autograd.Function):
 def measure_NV(logits_NV: Tensor, labels_N: Tensor, want: Want) -> dict[str, Tensor]:
     """The asked channels of a block of positions, each [N, ...] in float32."""
     logits_NV = logits_NV.float()
-    if want.channels <= LABELS:
+    if want.channels <= LABELS and logits_NV.numel() >= LARGE:
         return {"logp": _LabelLogp.apply(logits_NV, labels_N)}
     logp_NV = logits_NV.log_softmax(-1)
     found = {"logp": logp_NV.gather(-1, labels_N[:, None])[:, 0]}
