@@ -152,8 +152,7 @@ def build_rows(builder: Any, split: str, place: str, field: str) -> Iterable[dic
         keep_texts(builder, files, field)
     if not here:
         builder.download_and_prepare()
-        rows = _of_kind(builder, table_rows(builder.as_dataset(split=split), homes, field), split, place, field)
-        return rows
+        return _of_kind(builder, table_rows(builder.as_dataset(split=split), homes, field), split, place, field)
     if builder.name == "parquet":
         builder.config.batch_size = 1000  # rows that are unpacked at once, however many a file says
     base, cut, _ = split.partition("[")
