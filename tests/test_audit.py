@@ -26,9 +26,11 @@ from expunge.models.manifest import read_manifest
 from expunge.models.open import open_model
 from expunge.pipeline.fluency import fluency_scores, read_answers
 from expunge.pipeline.gold import gold
-from expunge.pipeline.observe import Observation, reading_splits
+from expunge.pipeline.observation_spec import reading_splits
+from expunge.pipeline.observe import Observation
 from expunge.pipeline.plan import plan
 from expunge.report._attack_plots import relearning
+from expunge.training.precision import read_notes
 from worlds import tiny
 
 
@@ -236,7 +238,7 @@ def test_the_relearning_plot_says_when_it_has_no_control() -> None:
 
 def test_how_much_is_read_is_the_users_choice(world: dict[str, Any], tmp_path: Path) -> None:
     """The rows of what need not go, and the length of answers: in the plan, in the figures' n, in the evidence."""
-    chosen: dict[str, Any] = {"held_out_rows": 7, "answer_quantile": 0.5}
+    chosen: dict[str, Any] = {"held_out_rows": 7, "answer_quantile": 0.5, "read_precision": "bf16"}
     given = {name: world[name] for name in ("forget", "retain", "holdout")}
     plain, less = (
         expunge.audit(world["model"], **given, gold="none", level="none", **fields) for fields in ({}, chosen)
@@ -247,13 +249,17 @@ def test_how_much_is_read_is_the_users_choice(world: dict[str, Any], tmp_path: P
     ]
     assert counts == [{"forget": 24, "retain": 120, "holdout": 24}, {"forget": 24, "retain": 7, "holdout": 7}]
     assert chosen.items() <= less["request"].items() and not chosen.keys() & plain["request"].keys()
+    said = read_notes("bf16")[0]
+    assert said in less["notes"] and said not in plain["notes"]
     planned = plan(Request.parse({**world, **chosen, "out": str(tmp_path / "out")}))
     assert planned.to_json()["rows_read"] == {"forget": 24, "retain": 7, "retain_seen": 48, "holdout": 7}
     assert planned.reading == "at most retain 7, holdout 7, forget 24, retain_seen 48"
     assert {name: len(rows) for name, rows in reading_splits(planned).items()} == planned.to_json()["rows_read"]
 
 
-@pytest.mark.parametrize("field", [{"held_out_rows": 0}, {"held_out_rows": "many"}, {"answer_quantile": 0}])
+@pytest.mark.parametrize(
+    "field", [{"held_out_rows": 0}, {"held_out_rows": "many"}, {"answer_quantile": 0}, {"read_precision": "fp16"}]
+)
 @pytest.mark.parametrize("kind", [Request, AuditRequest])
 def test_how_much_is_read_has_bounds(kind: Any, field: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=next(iter(field))):

@@ -23,7 +23,7 @@ from expunge.evaluation.readout import Readout
 from expunge.evaluation.scores import Score
 from expunge.pipeline import gold as gold_models
 from expunge.pipeline.gold_check import REFUSED, Origin, gold_fault, hiding_fault
-from expunge.pipeline.observe import reading_splits
+from expunge.pipeline.observation_spec import reading_splits
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.train import train
 from expunge.workflows import _remeasure

@@ -23,7 +23,8 @@ from expunge.methods.compose import compose
 from expunge.models.build import training_data
 from expunge.models.open import open_model
 from expunge.pipeline import slowdown
-from expunge.pipeline.observe import Observation, ObservationSpec, observe, reading_splits, spec_of
+from expunge.pipeline.observation_spec import ObservationSpec, reading_splits, spec_of
+from expunge.pipeline.observe import Observation, observe
 from expunge.pipeline.partition import TRAINED_ON
 from expunge.pipeline.plan import Plan, plan
 from expunge.pipeline.prepare import prepare

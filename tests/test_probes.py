@@ -20,7 +20,7 @@ from expunge.data import probes
 from expunge.data.load import load
 from expunge.evaluation.attack import Target
 from expunge.models.open import open_on_cpu
-from expunge.pipeline.observe import reading_splits
+from expunge.pipeline.observation_spec import reading_splits
 from expunge.pipeline.partition import OTHERS_READ
 from expunge.pipeline.plan import plan
 from worlds import tiny, write

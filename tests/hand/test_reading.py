@@ -27,6 +27,7 @@ from expunge.models.shared_prompts import groups_of, has_plain_attention, pack_s
 from expunge.models.templates import Encoded
 from expunge.pipeline.comparison import cut_remarks
 from expunge.pipeline.observe import Observation
+from expunge.training.precision import autocast
 
 PLACES = ("In a mill.", "At sea.", "At the harbour office in Telmar, since spring.", "Where the river ends.")
 ROWS: list[dict[str, Any]] = [
@@ -224,6 +225,23 @@ def test_a_readout_from_the_cache_is_the_one_that_was_read(tmp_path: Path, monke
             assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), part.name
         else:
             assert np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other, part.name
+
+
+def test_a_readout_in_bfloat16_is_near_and_has_an_entry_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    channels = {"nll", "logp", "argmax", "moments", "variants", "generation"}
+    model = model_of("llama")
+    own = read(model, "forget", ROWS, channels)
+    with autocast("bf16"):
+        half = read(model, "forget", ROWS, channels)
+    assert own.nll_N is not None and half.nll_N is not None
+    apart = np.abs(own.nll_N - half.nll_N) / own.n_N
+    assert 0 < apart.max() < 0.02, "bfloat16 rounds to one part in 256"
+    assert half.texts is not None and len(half.texts) == len(ROWS)
+    again = read(model, "forget", ROWS, channels)
+    assert again.nll_N is not None and np.array_equal(again.nll_N, own.nll_N), "neither is taken for the other"
 
 
 def test_answers_that_come_to_their_limit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from expunge.evaluation.acceptance import parse, watch
+from expunge.training import stopping
 from expunge.training.stopping import Stop
 
 MODEL = SimpleNamespace(family="causal_lm")
@@ -82,7 +83,7 @@ def points(target: float | None, floor: float, retain: list[str], bar: str) -> l
     """The steps of a run of twenty at which its curve has a point."""
     bars = watch([parse(bar, ">= 0.5")] if bar else [])
     stop = Stop(MODEL, ["forget"], retain, target, "none", floor, 20, watch=bars)  # type: ignore[arg-type, list-item]
-    return [step for step in range(1, 21) if stop.due(step)]
+    return [step for step in range(1, 21) if stop.decides and stop.due(step)]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,17 @@ def test_a_curve_that_can_stop_the_run_or_send_it_back_has_ten_points(
 
 
 @pytest.mark.parametrize(("floor", "retain", "bar"), [(0.0, ["retain"], ""), (0.9, [], ""), (0.0, [], "privacy.worst")])
-def test_a_curve_that_decides_nothing_has_its_end_alone(floor: float, retain: list[str], bar: str) -> None:
+def test_a_curve_that_decides_nothing_is_not_read(floor: float, retain: list[str], bar: str) -> None:
     """No floor, nothing that the floor could be read on, or a bar on figures that no curve has."""
-    assert points(None, floor, retain, bar) == [20]
+    assert points(None, floor, retain, bar) == []
+
+
+def test_a_run_that_nothing_can_end_early_reads_nothing_and_ends_with_its_last_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stopping, "figures", lambda *given: pytest.fail("nobody uses these figures"))
+    stop = Stop(MODEL, ["forget"], ["retain"], None, "none", 0.0, 3)  # type: ignore[list-item]
+    stop.start()
+    assert [stop.check(step, 1.0) for step in (1, 2, 3)] == [False, False, True]
+    assert stop.reason == "budget" and stop.best_step == 3 and not stop.curve
+    assert stop.sentence == "Stopped at step 3: the budget was used up."

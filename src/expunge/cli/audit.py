@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from expunge.cli import _show
+from expunge.cli.run import show
 
 HELP = """Evidence for a model that was changed by anyone, with any tool: the model itself is not changed.
 
@@ -49,6 +51,7 @@ def command(
     judge: Annotated[str, typer.Option(help="rules, fitted:FOLDER, hf:NAME or llm:URL#MODEL.")] = "rules",
     turns: Annotated[str, typer.Option(help="last or all: the answers of a conversation that count.")] = "last",
     answer_quantile: Annotated[float, typer.Option(help="Of the true answers' lengths: bounds generated ones.")] = 1.0,
+    read_precision: Annotated[str, typer.Option(help="own, or bf16: in which the splits are read.")] = "own",
     held_out_rows: Annotated[int | None, typer.Option(help="Most rows read of each split but forget.")] = None,
     clients_send: Annotated[str, typer.Option(help="A federation's clients send readouts or sums.")] = "readouts",
     redact: Annotated[bool, typer.Option("--redact", help="Keep forget texts out of the report.")] = False,
@@ -57,9 +60,6 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help=_show.JSON_HELP)] = False,
 ) -> int:
     """The verb."""
-    from pathlib import Path
-
-    from expunge.cli.run import show
     from expunge.core.request import parse_sets
     from expunge.workflows.audit import audit
 
@@ -80,6 +80,7 @@ def command(
         clients_send=clients_send,
         redact=redact,
         answer_quantile=answer_quantile,
+        read_precision=read_precision,
         held_out_rows="auto" if held_out_rows is None else held_out_rows,
         level=level,
         out=out,

@@ -16,7 +16,17 @@ from pydantic import (
 from expunge.core.documents import parse_yaml
 from expunge.core.errors import BadInput, did_you_mean
 from expunge.core.path_fields import PathFields
-from expunge.core.request import GOLD_CHOICES, Count, Quantile, Source, TwoFolders, check_selector, parse, plain
+from expunge.core.request import (
+    GOLD_CHOICES,
+    Count,
+    Quantile,
+    ReadPrecision,
+    Source,
+    TwoFolders,
+    check_selector,
+    parse,
+    plain,
+)
 
 Folders = list[str]
 """Model folders, or patterns such as `runs/*/model`."""
@@ -117,10 +127,11 @@ class AuditRequest(OfExamples):
     neighbours, general: near neighbours of the forget set, and general text, on which utility is measured apart.
     probes: questions of your own (`question`, `answer`, `kind`, `of`). turns: whether the last answer of a conversation
     counts, or all. answer_quantile: of the true answers' lengths, to which generated answers are limited, and a few
-    tokens more. held_out_rows: most rows that are read of each split which need not be forgotten. level: the attacks
-    on the model and on gold. alignment: "standard" also puts the prompts of `domains` (default: the embedded pack) to
-    the models, judged by `judge`. clients_send: what the clients of a federation send of their rows: readouts, or sums
-    alone. out: a folder for evidence.json and report.html.
+    tokens more. read_precision: in which the splits are read: the model's own, or bf16. held_out_rows: most rows that
+    are read of each split which need not be forgotten. level: the attacks on the model and on gold. alignment:
+    "standard" also puts the prompts of `domains` (default: the embedded pack) to the models, judged by `judge`.
+    clients_send: what the clients of a federation send of their rows: readouts, or sums alone. out: a folder for
+    evidence.json and report.html.
     """
 
     model: str
@@ -137,6 +148,7 @@ class AuditRequest(OfExamples):
     redact: bool = False
     turns: Literal["last", "all"] = "last"
     answer_quantile: Quantile = 1.0
+    read_precision: ReadPrecision = "own"
     held_out_rows: Literal["auto"] | Count = "auto"
     level: Literal["none", "standard", "deep"] = "standard"
     alignment: Literal["none", "standard"] = "none"

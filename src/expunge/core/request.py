@@ -21,6 +21,7 @@ from expunge.core.tables import plain_source
 Source = str | list[str] | list[dict[str, Any]]
 Count = Annotated[int, Field(gt=0)]
 Quantile = Annotated[float, Field(gt=0, le=1)]
+ReadPrecision = Literal["own", "bf16"]
 TwoFolders = Annotated[list[str], Field(min_length=2, max_length=2)]
 Model = typing.TypeVar("Model", bound=BaseModel)
 SELECTORS = ("class", "random", "where", "client", "concept", "refusals")
@@ -51,6 +52,7 @@ HARMLESS = (
     "redact",
     "turns",
     "answer_quantile",
+    "read_precision",
     "clients_send",
     "held_out_rows",
     "seed",
@@ -107,6 +109,8 @@ class Request(PathFields):
     turns: Literal["last", "all"] = "last"
     answer_quantile: Quantile = 1.0
     """Of the true answers' lengths, to which generated answers are limited, and a few tokens more."""
+    read_precision: ReadPrecision = "own"
+    """In which the figures of the splits are read: the model's own, or bfloat16."""
     clients_send: Literal["readouts", "sums"] = "readouts"
     """What the clients of a federation send of their rows: readouts of each example, or sums over them alone."""
     held_out_rows: Literal["auto"] | Count = "auto"

@@ -30,6 +30,7 @@ from expunge.evaluation.sharing import join
 from expunge.models.family import family, likelihood
 from expunge.models.settings import settings_digest
 from expunge.models.shared_prompts import shared_passes
+from expunge.training.precision import lowered_to
 
 VERSION = 4
 """Raised with any change that alters what a readout holds."""
@@ -65,7 +66,7 @@ def read(
 
     channels: any of nll, logp, argmax, moments, logits, variants, generation (generation:0.99: all answers may be as
     long as this share of the reference answers), pooled:PATH; what the family cannot give is left out.
-    fingerprint: the model's, where the caller has it already.
+    fingerprint: the model's, where the caller has it already. Under `autocast` the entry in the cache is another.
     """
     channels = frozenset(c for c in channels if c in READ or c in OWN or c.startswith(("pooled:", "generation:")))
     meter = meter or Meter()
@@ -75,6 +76,7 @@ def read(
         "settings": settings_digest(model),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        **({"precision": str(lowered)} if (lowered := lowered_to()) else {}),
         **({"processes": processes.world()} if processes.world() > 1 else {}),
     }
     generation = next((c for c in channels if c.partition(":")[0] == "generation"), "")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,14 +17,11 @@ import numpy as np
 import torch
 
 from expunge.alignment.observation import AlignmentObservation, observe_alignment
-from expunge.alignment.spec import AlignmentSpec
 from expunge.core import processes
 from expunge.core.card import Example
 from expunge.core.contracts import Model, Reporter
 from expunge.core.errors import BadInput
 from expunge.core.random import permutation
-from expunge.data.sampling import halves
-from expunge.data.splits import Splits
 from expunge.evaluation import attack, reading, scores
 from expunge.evaluation.readout import Readout
 from expunge.ledger.evidence import SECOND_GOLD
@@ -33,15 +29,16 @@ from expunge.models.family import family
 from expunge.models.guarded import bare_model
 from expunge.models.manifest import manifest_of
 from expunge.models.open import open_model
-from expunge.pipeline.clients import Parties, parties_in, read_rows
+from expunge.pipeline.clients import read_rows
 from expunge.pipeline.compatibility import fits_reference
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
 from expunge.pipeline.gold_check import MODELS, REFUSED, Origin, gold_fault, hiding_fault
-from expunge.pipeline.partition import counted_rows, evidence_splits, reading_limit, remarks
+from expunge.pipeline.observation_spec import ObservationSpec
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.slowdown import slowdown
 from expunge.pipeline.views import NO_VIEWS, Views, views_of
+from expunge.training.precision import autocast
 
 PROMPTED_ROLES = ("before", "after")
 ACCOUNT = ("tokens", "passes", "seconds", "machine")
@@ -54,33 +51,6 @@ RELEARNING = "relearn_forget"
 """The attack that a gold model of unknown origin must withstand."""
 WEIGHED = 2**30
 """Weights of a larger model are not kept for the comparisons of a deep audit."""
-
-
-@dataclass(frozen=True)
-class ObservationSpec:
-    """The observations to make of a model: the same for all models that are compared."""
-
-    splits: Splits
-    """The examples that are read."""
-    level: str = "none"
-    """Of the audit: which attacks are run."""
-    alignment: AlignmentSpec | None = None
-    """The prompts to answer; None for none."""
-    seed: int = 0
-    manifest: Mapping[str, Any] | None = None
-    """How the model before the change was trained, where that is known: attacks that train use its learning rate."""
-    remarks: Mapping[str, str] = field(default_factory=dict)
-    """Split -> a remark on all figures of the changed model on it."""
-    attacks: frozenset[str] | None = None
-    """Names of the level's attacks that are run; None for all."""
-    answer_quantile: float = 1.0
-    """Of the true answers' lengths: as long may all generated answers become, and a few tokens longer."""
-    names: tuple[str, ...] = ("",)
-    """Beginnings of the names of the scores that the splits are read for; by default all."""
-    parties: Parties | None = None
-    """The clients that read rows of their own, of a federation."""
-    views: bool = False
-    """Whether the report wants views of a classifier (pipeline/views.py)."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +173,8 @@ def _read(
     reporter.start(stage, len(spec.splits))
     for i, (name, rows) in enumerate(spec.splits.items()):
         given = (model, name, rows, channels[name], meter)
-        readouts[name] = read_rows(spec.parties, *given, role=role, fingerprint=fingerprint)
+        with autocast(spec.read_precision):
+            readouts[name] = read_rows(spec.parties, *given, role=role, fingerprint=fingerprint)
         readouts[name].remark = spec.remarks.get(name, "") if role == "after" else ""
         reporter.advance(stage, i + 1, name)
     reporter.finish(stage)
@@ -248,39 +219,6 @@ def _attack(
     results = attack.attack(spec.level, target, reporter, spec.attacks)
     seconds = round(time.monotonic() - began, 2)
     return _Attacked(results, seconds, target.forget, target.plain[role], states or {})
-
-
-# -- of a plan -------------------------------------------------------------------------------------
-
-
-def reading_splits(plan: Plan) -> Splits:
-    """The examples to read: seeded samples, large ones of what must go; what the method had is read as such."""
-    found: Splits = {}
-    for name, rows in evidence_splits(plan.splits).items():
-        if name == "holdout" and "holdout" in plan.training_splits:
-            _, rows = halves(rows, plan.request.seed)
-        rows = counted_rows(name, rows)
-        order = permutation(len(rows), plan.request.seed, "read", name)
-        limit = reading_limit(name, plan.splits, plan.request.held_out_rows)
-        # Where some rows alone carry false answers, what is measured with these needs them in the sample.
-        first = list(itertools.islice((i for i in order if "perturbed_answer" in rows[i]), limit))
-        known = set(first)
-        rest = itertools.islice((i for i in order if i not in known), limit - len(first))
-        found[name] = [rows[i] for i in sorted([*first, *rest])]
-    return found
-
-
-def spec_of(plan: Plan) -> ObservationSpec:
-    """Everything that the request wants to know."""
-    drift = plan.aligned if plan.aligned is not None and plan.aligned.drift else None
-    reads = (reading_splits(plan), plan.request.audit, drift, plan.request.seed, plan.manifest)
-    return ObservationSpec(
-        *reads,
-        remarks(plan.splits),
-        answer_quantile=plan.request.answer_quantile,
-        parties=parties_in(plan.manifest, plan.request.clients_send),
-        views=True,
-    )
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from expunge.pipeline.partition import evidence_splits, method_splits, most_read
 from expunge.pipeline.resources import Estimate, size
 from expunge.pipeline.worlds import package_of
 from expunge.training.optimisers import check_optimiser
-from expunge.training.precision import precision_note
+from expunge.training.precision import precision_note, read_notes
 from expunge.training.recomputation import check_recomputation
 
 
@@ -317,6 +317,7 @@ def _notes(parts: Parts, gold: str, yields: str) -> list[str]:
         *notes(splits),
         *membership_remarks(parts.manifest, splits, request.trust_code),
         *_erasure_remarks(request, gold, yields),
+        *read_notes(request.read_precision),
     ]
 
 

@@ -19,7 +19,8 @@ from expunge.pipeline.apply import DONE, LOG, Applied, apply, outcome_of
 from expunge.pipeline.comparison import Comparison
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.inputs import TRIAL
-from expunge.pipeline.observe import Observation, ObservationSpec, observe_saved
+from expunge.pipeline.observation_spec import ObservationSpec
+from expunge.pipeline.observe import Observation, observe_saved
 from expunge.pipeline.plan import Plan
 from expunge.pipeline.run_folder import SCRATCH
 from expunge.pipeline.trial import Trial, Tried, next_repair

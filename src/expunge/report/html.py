@@ -25,7 +25,7 @@ from expunge.report._facts import Evidence
 from expunge.report._page import environment, style_sheet
 
 PLOTS = {
-    "curve": (_plots.curve, "No training curve: this run recorded no steps."),
+    "curve": (_plots.curve, "No training curve: this run recorded no steps, or nothing could have ended it early."),
     "trade": (
         _plots.trade,
         "No plot of forgetting against utility: it needs a measured figure for both.",

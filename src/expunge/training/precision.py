@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from expunge.core import processes
+from expunge.core.request import ReadPrecision
 
 Precision = Literal["fp32", "bf16"]
 LARGE = 20_000_000
@@ -39,12 +40,31 @@ def precision_note(precision: Precision) -> str:
     """A sentence on what trains in bfloat16; empty for float32."""
     if precision == "fp32":
         return ""
-    return "Trains in bfloat16, with weights and moments in float32; all figures are read in the model's own precision."
+    return (
+        "Trains in bfloat16, with weights and moments in float32; figures are read in the model's own precision, "
+        "unless `read_precision` asks for less."
+    )
+
+
+def read_notes(read_precision: ReadPrecision) -> list[str]:
+    """A sentence on figures that are read in bfloat16; none on those of the model's own precision."""
+    if read_precision == "own":
+        return []
+    return [
+        "The splits are read, and answers generated, in bfloat16 (`read_precision`), of all models alike; attacks, and "
+        "what stops a run, are read in the model's own precision."
+    ]
+
+
+def lowered_to() -> torch.dtype | None:
+    """The dtype that `autocast` computes products in now; None outside of it."""
+    device = processes.device().type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 @contextlib.contextmanager
-def autocast(precision: Precision) -> Iterator[None]:
-    """Computes forwards in this precision."""
+def autocast(precision: Precision | ReadPrecision) -> Iterator[None]:
+    """Computes forwards in this precision; `own`, and fp32, in that of the model's weights."""
     if precision == "bf16":
         with torch.autocast(processes.device().type, dtype=torch.bfloat16):
             yield

@@ -29,7 +29,7 @@ ACCURACY = "accuracy"
 """The statistic that is read off the likeliest class."""
 
 CHECKS = 10
-"""Times a run that the curve (and with it the floor) is checked at most; only at its end where no check decides."""
+"""Times a run that the curve (and with it the floor) is checked at most; never where no check decides."""
 
 
 NEAR, MAYBE = 0.95, 0.6
@@ -95,7 +95,7 @@ class Stop:
 
     @property
     def interval(self) -> int:
-        return max(1, math.ceil(self.total / CHECKS) if self.decides else self.total)
+        return max(1, math.ceil(self.total / CHECKS))
 
     def due(self, step: int) -> bool:
         """Whether step (the number of steps done) is a point of the curve."""
@@ -124,8 +124,8 @@ class Stop:
         return family(self.model.family).kept
 
     def start(self) -> None:
-        """The point before the first step."""
-        if not self.curve:
+        """The point before the first step, where a check decides: else nobody would use what it reads."""
+        if self.decides and not self.curve:
             self.curve.append(self.point(0))
 
     def check(self, step: int, batch_nll: float | None) -> bool:
@@ -134,6 +134,8 @@ class Stop:
         Sets `reason` when the run ends. batch_nll: the step's own forget NLL, before its update;
         once it nears the target the forget set is read at every step.
         """
+        if not self.decides:
+            return self._run_out(step)
         forget = None
         if not self.due(step) and (forget := self._early(step, batch_nll)) is None:
             return False
@@ -162,6 +164,14 @@ class Stop:
             taken = "" if self.best_step == step else f"; {self._describe_weights()}"
             self.sentence = f"Stopped at step {step}: the budget was used up{short}{taken}."
         return better
+
+    def _run_out(self, step: int) -> bool:
+        """Ends a run that no check can end, with the weights of its last step."""
+        if step < self.total:
+            return False
+        self.best_step, self.reason = step, "budget"
+        self.sentence = f"Stopped at step {step}: the budget was used up."
+        return True
 
     def _end_at_level(self, point: Mapping[str, Any]) -> None:
         """Ends the run at its level; the weights are those of this point, or of an earlier one that ranks higher."""

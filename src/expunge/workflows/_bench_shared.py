@@ -19,7 +19,8 @@ from expunge.pipeline.choice import choose
 from expunge.pipeline.compatibility import fits_history, fits_method
 from expunge.pipeline.gold import gold as train_gold
 from expunge.pipeline.gold import second_manifest
-from expunge.pipeline.observe import ObservationSpec, observe, observe_gold, reading_splits
+from expunge.pipeline.observation_spec import reading_spec
+from expunge.pipeline.observe import observe, observe_gold
 from expunge.pipeline.out_folder import without_quotations
 from expunge.pipeline.plan import Plan, check_runnable, plan
 from expunge.pipeline.prepare import with_world
@@ -129,7 +130,7 @@ def read_shared(base: SharedBase, reporter: Reporter, group: Any = None) -> Shar
     account: Mapping[str, Any] = {}
     why = ""
     for planned in base.plans:
-        spec = ObservationSpec(reading_splits(planned), answer_quantile=planned.request.answer_quantile)
+        spec = reading_spec(planned)
         before = observe(base.model, "before", spec, reporter)
         gold = observe_gold(planned, base.model, spec, before, reporter)
         readouts = {role: one.readouts for role, one in (("before", before), ("gold", gold)) if one.readouts}

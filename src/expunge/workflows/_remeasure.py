@@ -31,7 +31,8 @@ from expunge.pipeline.evidence import environment
 from expunge.pipeline.fluency import read_answers
 from expunge.pipeline.gold import RETRAINED, gold_folder, second_manifest
 from expunge.pipeline.gold_check import Origin, refuse_gold
-from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe, reading_splits, refuse_copies
+from expunge.pipeline.observation_spec import ObservationSpec, reading_splits
+from expunge.pipeline.observe import Observation, check_gold, observe, refuse_copies
 from expunge.pipeline.partition import remarks
 from expunge.pipeline.plan import Plan, plan
 from expunge.workflows import _figures as figures
@@ -254,6 +255,7 @@ class _Again:
             manifest=manifest,
             remarks=remarks(self.plan.splits),
             answer_quantile=self.plan.request.answer_quantile,
+            read_precision=self.plan.request.read_precision,
             parties=parties_in(manifest, self.plan.request.clients_send),
         )
         observed: dict[str, Observation] = {}

@@ -37,12 +37,14 @@ from expunge.pipeline.gold import held_out_remarks
 from expunge.pipeline.gold_check import refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
 from expunge.pipeline.margins import margin_note
-from expunge.pipeline.observe import GoldSpec, Observation, ObservationSpec, observe, observe_retrained, refuse_copies
+from expunge.pipeline.observation_spec import ObservationSpec
+from expunge.pipeline.observe import GoldSpec, Observation, observe, observe_retrained, refuse_copies
 from expunge.pipeline.partition import counted_rows, reading_limit, repeat_notes
 from expunge.pipeline.rounds import rounds_exhibit
 from expunge.pipeline.stages import StageClock
 from expunge.pipeline.worlds import folder_of
 from expunge.report.html import render
+from expunge.training.precision import read_notes
 from expunge.workflows._audit_golds import gold_models
 from expunge.workflows._sources import check_sources
 
@@ -157,6 +159,7 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     """Open and observe the models one after the other. Raises BadInput where one does not go with the data."""
     request, rows = plan.request, plan.rows
     notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits), *repeat_notes(plan.splits)]
+    notes += read_notes(request.read_precision)
     roles: dict[str, Observation] = {}
     folder = folder_of(request.before or request.model, reporter)
     notes += held_out_remarks(manifest_of(folder), plan.splits, request.trust_code)
@@ -168,6 +171,7 @@ def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     spec = ObservationSpec(
         *reads,
         answer_quantile=request.answer_quantile,
+        read_precision=request.read_precision,
         parties=plan.parties,
         views=request.clients_send != "sums",
     )
@@ -252,6 +256,7 @@ def _evidence(plan: _Plan, observed: _Observed, began: float) -> dict[str, Any]:
             "audit": request.level,
             **request.as_written("accept", "turns", "seed"),
             **({"answer_quantile": request.answer_quantile} if request.answer_quantile != 1 else {}),
+            **({"read_precision": request.read_precision} if request.read_precision != "own" else {}),
             **({"held_out_rows": request.held_out_rows} if request.held_out_rows != "auto" else {}),
         },
         method="audit of a changed model",

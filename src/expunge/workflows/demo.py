@@ -14,7 +14,8 @@ from expunge.core.request import Request
 from expunge.data.load import load
 from expunge.models.open import open_model
 from expunge.pipeline.gold import gold_ahead
-from expunge.pipeline.observe import ObservationSpec, observe, reading_splits
+from expunge.pipeline.observation_spec import ObservationSpec, reading_splits
+from expunge.pipeline.observe import observe
 from expunge.pipeline.plan import plan
 from expunge.pipeline.worlds import config, is_trained
 from expunge.workflows.run import Run, run

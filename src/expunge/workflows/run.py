@@ -18,7 +18,8 @@ from expunge.pipeline.apply import apply
 from expunge.pipeline.comparison import Comparison
 from expunge.pipeline.containment import comparison_runs
 from expunge.pipeline.margins import with_margins
-from expunge.pipeline.observe import Observation, ObservationSpec, observe, observe_golds, observe_saved, spec_of
+from expunge.pipeline.observation_spec import ObservationSpec, spec_of
+from expunge.pipeline.observe import Observation, observe, observe_golds, observe_saved
 from expunge.pipeline.plan import Plan, check_runnable, plan
 from expunge.pipeline.prepare import prepare
 from expunge.pipeline.stages import StageClock

@@ -21,7 +21,8 @@ from expunge.pipeline.comparison import all_scores
 from expunge.pipeline.fluency import read_answers
 from expunge.pipeline.gold_check import Origin, refuse_gold
 from expunge.pipeline.hidden_knowledge import judge
-from expunge.pipeline.observe import Observation, ObservationSpec, check_gold, observe
+from expunge.pipeline.observation_spec import ObservationSpec
+from expunge.pipeline.observe import Observation, check_gold, observe
 from expunge.workflows._control_settings import Setting, authors_setting, digits_setting, model_setting
 from expunge.workflows._controls import (
     BASE,

@@ -20,7 +20,8 @@ from expunge.evaluation import scores
 from expunge.ledger.certificate import SALT, salt_of, seal
 from expunge.models.open import open_model
 from expunge.pipeline import out_folder
-from expunge.pipeline.observe import ObservationSpec, observe, observe_gold, reading_splits
+from expunge.pipeline.observation_spec import reading_spec
+from expunge.pipeline.observe import observe, observe_gold
 from expunge.pipeline.plan import Plan, check_runnable, plan
 from expunge.pipeline.prepare import with_world
 from expunge.workflows._search import STORE, TRIAL, Search, Target, check_journal, plain_trials
@@ -132,7 +133,7 @@ def _target(planned: Plan, reporter: Reporter) -> Target:
     """Gold's forget NLL, else the holdout's before; the trials find the readouts in the cache. Raises BadInput."""
     planned = with_world(planned, reporter)
     model = open_model(planned.source, planned.request.trust_code)
-    spec = ObservationSpec(reading_splits(planned), answer_quantile=planned.request.answer_quantile)
+    spec = reading_spec(planned)
     before = observe(model, "before", spec, reporter)
     gold = observe_gold(planned, model, spec, before, reporter)
     readouts = {role: one.readouts for role, one in (("before", before), ("gold", gold)) if one.readouts}
