@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Expunge beside open-unlearning (locuslab, at d3d7cf9): same data, model, work and machine, in turn.
 
-peer.py CHECKOUT PYTHON [--work FOLDER] [--models a b] [--rounds 2] [--precision fp32]
+peer.py CHECKOUT PYTHON [--work FOLDER] [--models a b] [--rounds 2] [--precision fp32] [--read own]
 
 CHECKOUT: a folder with the peer's files. PYTHON: its interpreter, with the same torch as this one (CPU), transformers
 4.45.1, numpy 2.2.3, hydra-core 1.3, hydra_colorlog 1.2, datasets 3.0.1, accelerate 0.34.2, rouge-score, scipy 1.14.1,
@@ -10,7 +10,7 @@ scikit-learn 1.5.2 and huggingface-hub 0.29.1. FOLDER keeps data and models, whi
 Model a: a 1.2-M Llama, 30 steps of NPO; b: 58 M, 4 steps. Each step has 16 forget and 16 retain rows; both sides
 then read, generate and score 48 forget and 120 retain rows (we also 48 of the holdout and 48 of the retain rows that
 were trained on). What needs gold is left out on both sides, and our readouts of the model before are in the cache.
-The peer computes in float32, we train in --precision; either side's figures are read in float32.
+The peer computes in float32; we train in --precision and read the splits in --read (own: float32).
 Figures are the system's account of each finished process: seconds of processor time (user and system, one thread; the
 clock would measure what else the machine does) and the largest resident memory.
 """
@@ -156,7 +156,7 @@ def measured(command: list[str], log: Path, **environment: str) -> dict[str, flo
     return {"seconds": used.ru_utime + used.ru_stime, "mib": used.ru_maxrss / unit}
 
 
-def request_of(work: Path, name: str, steps: int, out: Path, precision: str) -> list[str]:
+def request_of(work: Path, name: str, steps: int, out: Path, precision: str, read: str) -> list[str]:
     """Our command: as many steps of NPO, and the figures of what was saved."""
     request = {
         "model": str(work / name),
@@ -164,6 +164,7 @@ def request_of(work: Path, name: str, steps: int, out: Path, precision: str) -> 
         "method": "npo",
         "gold": "none",
         "audit": "none",
+        "read_precision": read,
         "seed": 0,
         "out": str(out),
         "budget": {"steps": steps, "precision": precision, **BUDGET},
@@ -182,8 +183,9 @@ def audit_of(work: Path, name: str, out: Path) -> list[str]:
 class Work:
     """The commands on one model. Each run of ours starts from the same cache, which has the readouts of before."""
 
-    def __init__(self, work: Path, name: str, peer: list[str], precision: str) -> None:
-        self.work, self.name, self.peer, self.precision = work, name, peer, precision
+    def __init__(self, work: Path, name: str, peer: list[str], precision: str, read: str = "own") -> None:
+        self.work, self.name, self.peer, self.precision, self.read = work, name, peer, precision, read
+        self.cache = work / f"cache-{name}{'' if read == 'own' else '-' + read}"
         (work / "logs").mkdir(exist_ok=True)
 
     def theirs(self, verb: str) -> dict[str, float]:
@@ -196,21 +198,21 @@ class Work:
 
     def prime(self) -> None:
         """Fill a cache with the readouts of before, by a run of one step."""
-        if not (self.work / f"cache-{self.name}").is_dir():
+        if not self.cache.is_dir():
             self._ours(self._request(1, self.work / "primed"), self.work / "priming")
-            (self.work / "priming").rename(self.work / f"cache-{self.name}")
+            (self.work / "priming").rename(self.cache)
 
     def ours(self, verb: str) -> dict[str, float]:
         """Seconds and memory of ours."""
         cache, out = self.work / "cache", self.work / "ours"
         shutil.rmtree(cache, ignore_errors=True)
         if verb == "train":
-            shutil.copytree(self.work / f"cache-{self.name}", cache)
+            shutil.copytree(self.cache, cache)
             return self._ours(self._request(STEPS[self.name], out), cache)
         return self._ours(audit_of(self.work, self.name, out), cache)
 
     def _request(self, steps: int, out: Path) -> list[str]:
-        return request_of(self.work, self.name, steps, out, self.precision)
+        return request_of(self.work, self.name, steps, out, self.precision, self.read)
 
     def _ours(self, command: list[str], cache: Path) -> dict[str, float]:
         for out in (self.work / "ours", self.work / "primed"):
@@ -246,6 +248,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(SIZES), default=["a"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--precision", choices=list(LIMITS), default="fp32", help="of our training")
+    parser.add_argument("--read", choices=["own", "bf16"], default="own", help="of our reading of the splits")
     parser.add_argument("--prepare", action="store_true", help="make data, models and caches alone")
     given = parser.parse_args()
     work = given.work.resolve()
@@ -256,7 +259,7 @@ def main() -> None:
     for name in given.models:
         if not (work / name).is_dir():
             make_models(work, name)
-        both = Work(work, name, peer, given.precision)
+        both = Work(work, name, peer, given.precision, given.read)
         both.prime()
         if not given.prepare:
             found[name] = compare(both, "train", given.rounds)
@@ -267,6 +270,7 @@ def main() -> None:
     line = {
         "name": "peer",
         "precision": given.precision,
+        "read": given.read,
         "ratio": round(found[last]["ratio"], 3),
         "unit": "seconds",
         "ours": round(found[last]["ours"]["seconds"], 1),

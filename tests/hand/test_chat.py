@@ -351,10 +351,18 @@ def test_ends_of_turns(zoo: dict[str, Any]) -> None:
     assert Template(tokenizer, "Q: {q}\nA: ").end_id is None
 
 
+@pytest.mark.parametrize("filter_name", ["upper", "lower", "title"])
+def test_a_template_that_changes_letters_is_refused(filter_name: str, zoo: dict[str, Any]) -> None:
+    tokenizer = zoo["bytes"]
+    tokenizer.chat_template = CHATML.replace("{{ m.content }}", f"{{{{ m.content | {filter_name} }}}}")
+    with pytest.raises(BadInput, match="answer 0 times, or not as it was given"):
+        Template(tokenizer).encode({"question": "Who?", "answer": "eve is."})
+
+
 def test_a_marker_in_the_conversation_is_no_answer(zoo: dict[str, Any]) -> None:
     tokenizer = zoo["bytes"]
     tokenizer.chat_template = CHATML
-    found = render_answer(tokenizer, [{"role": "user", "content": "ANSWERHERE ANSWERHEREX"}], "Eve.")
+    found = render_answer(tokenizer, [{"role": "user", "content": "AnswerHere AnswerHereX"}], "Eve.")
     assert found.text[found.start : found.stop] == "Eve.<|im_end|>"
 
 

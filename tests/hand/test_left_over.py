@@ -46,6 +46,18 @@ def test_nor_is_a_part_of_a_layer(name: str, base: Path, tmp_path: Path) -> None
         open_on_cpu(changed(base, tmp_path / "m", lambda state: {**state, more: torch.ones(32)}))
 
 
+def test_matrices_in_whole_numbers_need_a_scale(base: Path, tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    given = changed(base, tmp_path / "m", lambda state: {**state, name: (state[name] * 100).to(torch.int8)})
+    with pytest.raises(BadInput, match=rf"in whole numbers without a scale \({name}\)"):
+        open_on_cpu(given)
+
+
+def test_a_network_without_layers_is_none(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"builds a network without layers \(num_hidden_layers: 0\)"):
+        open_on_cpu(changed(base, tmp_path / "m", num_hidden_layers=0))
+
+
 @pytest.mark.parametrize("name", ["v_head.summary.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"])
 def test_what_belongs_to_nothing_here_is_left_unread(name: str, base: Path, tmp_path: Path) -> None:
     open_on_cpu(changed(base, tmp_path / "m", lambda state: {**state, name: torch.ones(2)}))

@@ -28,9 +28,9 @@ def content_key(example: Example) -> str:
     label = [int(example["label"])] if "label" in keys else []
     for key in ("image", "features"):
         if key in keys:
-            caption = [_canonical(str(example["text"]))] if "text" in keys else []
+            caption = [canonical_text(str(example["text"]))] if "text" in keys else []
             return digest(["array", *_numbers(example[key]), *label, *caption])
-    return digest([" ".join(_canonical(text) for text in _texts(example, keys)).strip(), *label])
+    return digest([" ".join(canonical_text(text) for text in _texts(example, keys)).strip(), *label])
 
 
 def _texts(example: Example, keys: tuple[str, ...]) -> list[str]:
@@ -42,7 +42,7 @@ def _texts(example: Example, keys: tuple[str, ...]) -> list[str]:
     return [*prefix, *(str(example[key]) for key in keys if key != "label")]
 
 
-def _canonical(text: str) -> str:
+def canonical_text(text: str) -> str:
     """The text under NFKC, case-folded, each run of white space as one blank, without marks of width zero."""
     found = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if not found.isascii():

@@ -18,13 +18,14 @@ from expunge.models._folder import foreign
 from expunge.models.adapters import chat_template_of, merge, tokenizer_source
 from expunge.models.causal_lm import CausalLM
 from expunge.models.classifier import Classifier
-from expunge.models.left_over import check_left_over
+from expunge.models.left_over import check_left_over, check_whole_numbers
 from expunge.models.merging import HEADS, adapter_task, classes_of
 from expunge.models.tokenizer_checks import check_files, check_loaded
 from expunge.models.weights import check_finite, quiet
 
 COUNTS = re.compile(r"(n|num)_\w*(layers?|blocks?|experts?|heads?|stages?|levels?)|\w*layers|depths?|n_layer")
 """Settings by which parts are built one after another: ten million of them take for ever, even without weights."""
+DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 MANY, LABELS = 10_000, 10_000_000
 """More than any model has."""
 
@@ -72,6 +73,8 @@ def _absurd(raw: Any, trust_code: bool) -> str:
                 continue
             if number > (LABELS if name == "num_labels" else MANY if COUNTS.fullmatch(name) else math.inf):
                 return f"asks for {number:,} ({name})"
+            if name in DEPTHS and number < 1:
+                return f"builds a network without layers ({name}: {number})"
             if ("dropout" in name or name.endswith("pdrop")) and not 0 <= number <= 1:
                 return f"has a {name} of {number}, which is not a share"
         if name.endswith("_implementation") and "/" in str(value) and not trust_code:
@@ -183,11 +186,11 @@ def _module(
         )
     if packed:
         module = _unpack(module, base, packed)
-    elif told["unexpected_keys"]:
+    else:
+        check_whole_numbers(Path(base), base)
         check_left_over(module, told["unexpected_keys"], base)
-    heads = HEADS if labels else ()
     # Transformers would draw them at random, with a warning.
-    if absent := sorted(n for n in told["missing_keys"] if n.partition(".")[0] not in heads):
+    if absent := sorted(n for n in told["missing_keys"] if not (labels and n.partition(".")[0] in HEADS)):
         raise BadInput.of(
             "model",
             base,

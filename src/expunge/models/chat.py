@@ -21,7 +21,8 @@ DAY = datetime(2024, 7, 26)
 templates fall back on."""
 CODES = "aAbBcdHIjmMpSUwWxXyYZ"
 """Letters of the parts of a date."""
-MARKER = "ANSWERHERE"
+MARKER = "AnswerHere"
+"""In both cases, so that a template that changes letters is told."""
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Fields of a message for what the assistant thought before its answer."""
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -123,7 +124,8 @@ def render_answer(tokenizer: Any, messages: Messages, answer: str, thought: str 
         raise BadInput.of(
             "model",
             "chat template",
-            f"writes the assistant's answer {marked.count(marker)} times",
+            f"writes the assistant's answer {marked.count(marker)} times"
+            + (", or not as it was given" if marker.casefold() in marked.casefold() else ""),
             "change the tokenizer's chat template",
         )
     before, after = marked.split(marker)

@@ -1,12 +1,16 @@
-"""Weights of a folder that its configuration builds no place for: the network would be another than was saved."""
+"""Weights of a folder that its configuration does not account for: the network would be another than was saved."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from expunge.core.errors import BadInput
+from expunge.models._folder import foreign
 
 
 def check_left_over(module: Any, names: Iterable[str], base: str) -> None:
@@ -22,6 +26,21 @@ def check_left_over(module: Any, names: Iterable[str], base: str) -> None:
         if _pattern(name) in shapes or path in leaves:
             why = f"holds weights that its configuration builds no place for ({name})"
             raise BadInput.of("model", base, why, "set config.json right, or save the model again")
+
+
+def check_whole_numbers(folder: Path, base: str) -> None:
+    """Raises BadInput where matrices are kept in 8-bit whole numbers and no configuration says by what to multiply."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with foreign("model", base, "cannot be read", "save the model again"), safe_open(path, "pt") as file:
+            packed = [name for name in file.keys() if name.endswith("weight") and _is_packed(file.get_slice(name))]
+        if packed:
+            why = f"keeps weights in whole numbers without a scale ({packed[0]})"
+            raise BadInput.of("model", base, why, "save the model in floating point, or with its quantization_config")
+
+
+def _is_packed(part: Any) -> bool:
+    """Whether a slice of a safetensors file is a matrix of 8-bit whole numbers."""
+    return part.get_dtype() in ("I8", "U8") and len(part.get_shape()) > 1
 
 
 def _pattern(name: str) -> str:

@@ -13,6 +13,7 @@ from expunge.core.budget import Budget
 from expunge.core.errors import BadInput, Faults
 from expunge.core.files import digest_named
 from expunge.core.request import Request, read_config
+from expunge.data.conflicts import conflict_notes
 from expunge.data.duplicates import duplicate_notes
 from expunge.data.fields import ignored_answers
 from expunge.data.splits import Splits
@@ -314,6 +315,7 @@ def _notes(parts: Parts, gold: str, yields: str) -> list[str]:
     return [
         *ignored_answers(parts.splits),
         *duplicate_notes(parts.splits),
+        *conflict_notes(parts.splits),
         *notes(splits),
         *membership_remarks(parts.manifest, splits, request.trust_code),
         *_erasure_remarks(request, gold, yields),

@@ -13,6 +13,7 @@ from expunge.core import processes
 from expunge.core.audit_request import AuditRequest
 from expunge.core.contracts import Model, Reporter, Silent
 from expunge.core.errors import BadInput, Faults
+from expunge.data.conflicts import conflict_notes
 from expunge.data.duplicates import duplicate_notes
 from expunge.data.fields import ignored_answers
 from expunge.data.sampling import sample
@@ -158,8 +159,8 @@ class _Observed:
 def _observe(plan: _Plan, reporter: Reporter) -> _Observed:
     """Open and observe the models one after the other. Raises BadInput where one does not go with the data."""
     request, rows = plan.request, plan.rows
-    notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits), *repeat_notes(plan.splits)]
-    notes += read_notes(request.read_precision)
+    notes = [*ignored_answers(plan.splits), *duplicate_notes(plan.splits), *conflict_notes(plan.splits)]
+    notes += [*repeat_notes(plan.splits), *read_notes(request.read_precision)]
     roles: dict[str, Observation] = {}
     folder = folder_of(request.before or request.model, reporter)
     notes += held_out_remarks(manifest_of(folder), plan.splits, request.trust_code)
