@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from expunge.attacks.rounds_auc import losses
 from expunge.attacks.shared.membership import MEANS, compare
+from expunge.attacks.shared.rounds import leaving_clients, losses, sequence_of
 from expunge.core.card import AttackCard, Example
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import NotMeasured
-from expunge.methods.record import record_of
 from expunge.methods.training import client_in
 from expunge.models.history import FEDERATED
 
@@ -47,9 +46,7 @@ def fellow_auc() -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        kept = record_of(target.model)
-        if len(kept) < 2:
-            raise NotMeasured("the server kept no sequence of rounds (train with history: all)")
+        kept = sequence_of(target)
         own = fellow_rows(target)
         forget, known, unseen = target.forget, target.splits["holdout"][::2], target.splits["holdout"][1::2]
         if not unseen:
@@ -68,7 +65,7 @@ def fellow_auc() -> Attack:
 def fellow_rows(target: Target) -> Sequence[Example]:
     """The rows of the staying client that has the most of them. Raises NotMeasured where no client stays."""
     holder = client_in(target.manifest)
-    leaving = {str(holder(row)) for row in target.forget} if holder else set()
+    leaving = leaving_clients(target)
     lies = [str(holder(row)) if holder else "" for row in target.splits["retain"]]
     staying = Counter(name for name in lies if name not in leaving)
     if not holder or not staying:

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from expunge.attacks.shared.membership import compare
+from expunge.attacks.shared.rounds import leaving_clients
 from expunge.core.card import AttackCard, Example
 from expunge.evaluation import intervals
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.methods.record import Kept, record_of
-from expunge.methods.training import client_in
 from expunge.models.history import FEDERATED
 
 CARD = AttackCard(
@@ -51,8 +51,7 @@ def inverted() -> Attack:
 
     def attack(target: Target) -> Found:
         forget, holdout = target.forget, target.splits["holdout"]
-        holder = client_in(target.manifest)
-        leaving = {str(holder(row)) for row in forget} if holder else set()
+        leaving = leaving_clients(target)
         name = first_layer(target.model.module)
         read = rows_in(record_of(target.model), leaving, name)
         if not len(read):

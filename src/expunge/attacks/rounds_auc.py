@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from expunge.attacks.shared.membership import MEANS, compare
-from expunge.core.card import AttackCard, Example
-from expunge.core.contracts import Model
-from expunge.evaluation import reading
+from expunge.attacks.shared.rounds import leaving_clients, losses, sequence_of
+from expunge.core.card import AttackCard
 from expunge.evaluation.attack import Attack, Found, Target
-from expunge.evaluation.scores import NotMeasured
-from expunge.methods.record import record_of
-from expunge.methods.training import client_in
 from expunge.models.history import FEDERATED
-from expunge.training import checkpoint
-from expunge.training.updates import State
 
 CARD = AttackCard(
     "Membership from the models of all rounds",
@@ -44,12 +36,9 @@ def rounds_auc() -> Attack:
     """
 
     def attack(target: Target) -> Found:
-        kept = record_of(target.model)
-        if len(kept) < 2:
-            raise NotMeasured("the server kept no sequence of rounds (train with history: all)")
+        kept = sequence_of(target)
         forget, holdout = target.forget, target.splits["holdout"]
-        holder = client_in(target.manifest)
-        leaving = {str(holder(row)) for row in forget} if holder else set()
+        leaving = leaving_clients(target)
         with target.disposable() as model:
             last = {name: value.clone() for name, value in model.module.state_dict().items()}
             begins = {one.number: losses(model, one.before, forget, holdout) for one in kept}
@@ -70,10 +59,3 @@ def rounds_auc() -> Attack:
         return Found(figure, more={"own": ("auc", "gold", own)})
 
     return attack
-
-
-def losses(model: Model, weights: State, *sides: Sequence[Example]) -> np.ndarray:
-    """[forget + holdout] NLL of each row under these weights."""
-    checkpoint.restore(model.module, weights, "")
-    found = [reading.read(model, "forget", rows, {"nll"}, cache=False).nll_N for rows in sides]
-    return np.concatenate([np.asarray(one) for one in found])
