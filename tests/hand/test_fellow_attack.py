@@ -10,6 +10,7 @@ import pytest
 
 from expunge.attacks import fellow_auc
 from expunge.attacks.fellow_auc import fellow_rows, separation
+from expunge.attacks.shared import rounds
 from expunge.evaluation.scores import NotMeasured
 
 
@@ -30,7 +31,8 @@ def test_both_sides_weigh_alike() -> None:
 
 
 def target(monkeypatch: pytest.MonkeyPatch, forget: list[int], retain: list[int]) -> Any:
-    monkeypatch.setattr(fellow_auc, "client_in", lambda manifest: (lambda row: row["client"]) if manifest else None)
+    for part in (fellow_auc, rounds):
+        monkeypatch.setattr(part, "client_in", lambda manifest: (lambda row: row["client"]) if manifest else None)
     rows = {"forget": [{"client": k} for k in forget], "retain": [{"client": k, "i": i} for i, k in enumerate(retain)]}
     return SimpleNamespace(manifest={"trainer": {}}, forget=rows["forget"], splits=rows)
 

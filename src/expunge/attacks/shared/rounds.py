@@ -1,4 +1,4 @@
-"""What attacks read of a federation's record: its rounds, the clients that leave, and losses under kept weights."""
+"""The record of a federation as attacks read it: its rounds, the clients that leave, and losses under kept weights."""
 
 from __future__ import annotations
 
