@@ -1,4 +1,4 @@
-"""`expunge bench` of a class of digits, drawn shapes and MNIST, all methods: which come nearer to gold than fine-tuning.
+"""`expunge bench` of a class of digits, shapes and MNIST, all methods: which come nearer to gold than fine-tuning.
 
 The gap is the mean absolute distance to gold over the accuracies on forget, retain and test and the share of the forget
 set that a fitted attacker calls unseen, in points: the average gap of published tables.
