@@ -37,7 +37,7 @@ CARD = MethodCard(
     shown="On a small world, from a fifth of noise to three fifths, relearned knowledge falls by a fifth at least, and "
     "more than a third of the held-out knowledge goes. Of a class of pictures, around `stand_in`, with `level` "
     "and without the forget rows, every line of `erase` is shown at half of retraining's cost on two of three seeds, "
-    "and on the third all but membership; on other divisions a line of membership or of likelihood stays open.",
+    "and on the third all but membership; on other divisions a line of membership or likelihood stays open or fails.",
     leaves_out="Xavier noise: each matrix has noise of its own standard deviation, or its first weights",
 )
 RECIPE = {"inner": "npo"}
