@@ -1,4 +1,4 @@
-"""`expunge bench` of a class of digits and of drawn shapes, all methods: which come nearer to gold than fine-tuning.
+"""`expunge bench` of a class of digits, shapes and MNIST, all methods: which come nearer to gold than fine-tuning.
 
 The gap is the mean absolute distance to gold over the accuracies on forget, retain and test and the share of the forget
 set that a fitted attacker calls unseen, in points: the average gap of published tables.
@@ -12,19 +12,23 @@ import numpy as np
 import pytest
 
 from expunge.core.registry import METHOD_KINDS, everything
+from expunge.data.worlds._pictures import file_of
 from expunge.methods.compose import recipes
 from expunge.report.leaderboard import lines
 from expunge.workflows.bench import bench
 
+PICTURES = file_of("mnist").parent
 pytestmark = pytest.mark.slow
 BASELINES = {"finetune", "retain_only"}
 SUPERVISED = ("bad_teacher", "boundary_shrink", "random_label", "kl_uniform")
 """Methods for classifiers that read the labels of the forget set."""
 
 
-@pytest.fixture(scope="module", params=["digits", "shapes"])
+@pytest.fixture(scope="module", params=["digits", "shapes", "mnist"])
 def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return bench(request.param, out=str(tmp_path_factory.mktemp("boards") / request.param))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPUNGE_PICTURES", str(PICTURES))
+        return bench(request.param, out=str(tmp_path_factory.mktemp("boards") / request.param))
 
 
 @pytest.fixture(scope="module")

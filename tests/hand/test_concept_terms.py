@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from expunge.core.contracts import Output, Step
 from expunge.core.errors import BadInput
 from expunge.core.random import derive
+from expunge.methods.compose import compose
 from expunge.methods.objectives.concept_poison import concept_poison, concepts_of, nearest_class
 from expunge.methods.retain.aligned_pairs import aligned_pairs
 from expunge.methods.retain.composed_negatives import composed_negatives
@@ -102,8 +103,15 @@ def test_the_concepts_of_a_class_are_those_that_tell_it(model: Classifier) -> No
     for i, label in term.labels.items():
         expected += float(logits[i].logsumexp(0) - logits[i, label]) / 41
     assert float(term(step("forget", output(logits, labels)))) == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(BadInput, match="no field whose words tell"):
-        concept_poison().prepare(run_of(model, [{"features": row["features"], "label": 0} for row in forget], []))  # type: ignore[attr-defined]
+
+
+def test_rows_without_words_are_refused_before_anything_runs(model: Classifier) -> None:
+    """Alone and beside another term: a bench skips the method with this reason."""
+    rows = [{"features": row["features"], "label": row["label"]} for row in shapes(80)]
+    splits = {"forget": [row for row in rows if row["label"] == 0], "retain": [row for row in rows if row["label"]]}
+    for spec in ("concept_poison", {"forget": "random_label", "beside": "concept_poison"}):
+        with pytest.raises(BadInput, match=r"forget: none of 20 rows has a field whose words tell"):
+            compose(spec).method.fits(model, splits, None)
 
 
 def test_concepts_are_values_that_some_rows_have() -> None:

@@ -60,6 +60,16 @@ def test_the_unseen_share_is_of_rows_less_sure_than_members_are() -> None:
         attack(sure(0.5), members, sure(0.5))
 
 
+def test_the_unseen_share_does_not_turn_with_the_sign_of_a_slope_that_is_chance() -> None:
+    """Test rows a little surer than members, as a sample of them may be: a row that is sure of another class is still
+    unseen, and one that is surer than all of them is not."""
+    members, others = (
+        classifier([[x, 1 - x] for x in p], [0] * len(p)) for p in ([0.98, 0.99] * 12, [0.99, 0.992] * 12)
+    )
+    asked = classifier([[x, 1 - x] for x in (1e-7, 0.9999)], [0, 0])
+    assert np.asarray(unseen_share()(asked, members, others)).tolist() == [1, 0]
+
+
 # -- low false-positive rates ----------------------------------------------------------------------
 
 

@@ -117,6 +117,15 @@ def test_the_student_learns_what_the_teacher_says(splits: Any, tmp_path: Path) -
     assert distance(30) < 0.5 * distance(1)
 
 
+@pytest.mark.parametrize(("distil_forget", "rows"), [(True, 64), (False, 48)])
+def test_the_student_may_be_taught_on_all_rows_but_those_to_forget(
+    distil_forget: bool, rows: int, splits: Any, tmp_path: Path
+) -> None:
+    own = context(tmp_path)
+    undo(inner=Method(unchanged), passes=2, distil_forget=distil_forget)(fresh(DIGITS, [], 1), splits, own)
+    assert own.notes["outcome"]["tokens"] == 2 * rows
+
+
 def test_a_run_without_steps_keeps_the_inner_model(splits: Any, tmp_path: Path) -> None:
     model = fresh(DIGITS, [], 1)
     before = {name: value.clone() for name, value in model.module.state_dict().items()}

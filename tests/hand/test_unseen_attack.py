@@ -11,8 +11,9 @@ from test_attacking import aimed
 from torch import nn
 
 from expunge.attacks.unseen_auc import unseen_auc
+from expunge.core.contracts import Silent
 from expunge.evaluation.against_gold import worst_attacker
-from expunge.evaluation.attack import Found
+from expunge.evaluation.attack import Found, attack
 from expunge.evaluation.attack import scores as attack_scores
 from expunge.evaluation.ood import far_rows
 from expunge.evaluation.scores import NotMeasured
@@ -83,6 +84,16 @@ def test_far_data_have_the_pixels_of_unseen_rows_in_another_order() -> None:
     assert far_rows([{"text": "a", "label": 0}], 0) == []
     found = found_for(at(3, 4), holdout=at(1, 2))  # turned by 90 degrees where their two values change places
     assert found.more["far"][2].n == 4
+
+
+def test_it_takes_all_rows_that_were_read_and_others_a_sample() -> None:
+    """Of three forget rows one is in the sample; an attack of the audit's own loop sees the three."""
+    whole = {"forget": at(3, 4, 5), "retain": KNOWN, "holdout": at(20, 30)}
+    sample = {name: rows[:1] for name, rows in whole.items()}
+    found = attack("standard", aimed(plane(), sample, whole=whole), Silent(), {"unseen_auc", "residual"})
+    (all_of_them, few) = (found[name] for name in ("unseen_auc", "residual"))
+    assert isinstance(all_of_them, Found) and all_of_them.figure.n == 5
+    assert isinstance(few, Found) and few.figure.n == 1
 
 
 def test_without_unseen_rows_it_says_so() -> None:

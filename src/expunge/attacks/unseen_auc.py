@@ -26,6 +26,7 @@ CARD = AttackCard(
     level="standard",
     more=("kept", "far", "confidence"),
     passes=5,
+    whole=True,
     means="How far the forget set lies from what the model knows, beside data that it never saw. Gold's figures are "
     "the aim from both sides: a forget set that looks more familiar was not forgotten, one that looks stranger than an "
     "unseen one tells what was erased. In the features of a model that knows it, a class forms a group of its own, far "

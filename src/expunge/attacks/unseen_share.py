@@ -33,8 +33,10 @@ def unseen_share() -> Metric:
 
     It is fitted on retain rows that the method trained on (members) and on test rows, weighted to equal parts. The
     paper fits a support vector machine with an RBF kernel on probabilities: where a small network is right on every
-    test row, that has nothing to separate, and two retrainings then differ by the whole scale. Not measured with fewer
-    than 10 rows on a side.
+    test row, that has nothing to separate, and two retrainings then differ by the whole scale. Rows below the
+    regression's boundary are unseen ones, whatever the sign of its slope: where a network is as sure of test rows as of
+    its own, chance decides the sign, and with it all forget rows, which lie far from both, would change sides. Not
+    measured with fewer than 10 rows on a side.
     """
 
     def values(forget: Readout, retain_seen: Readout, test: Readout) -> np.ndarray:
@@ -48,7 +50,10 @@ def unseen_share() -> Metric:
             raise NotMeasured("the confidence is not finite: the model has diverged")
         member_N = np.repeat([1, 0], [len(members_N1), len(others_N1)])
         attacker = LogisticRegression(class_weight="balanced").fit(rows_N1, member_N)
-        return np.asarray(attacker.predict(asked_N1) == 0, dtype=float)
+        slope, bias = float(attacker.coef_[0, 0]), float(attacker.intercept_[0])
+        # The boundary of a slope that goes to 0: half way between the two means.
+        boundary = -bias / slope if slope else (members_N1.mean() + others_N1.mean()) / 2
+        return np.asarray(asked_N1[:, 0] < boundary, dtype=float)
 
     return values
 

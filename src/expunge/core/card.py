@@ -127,6 +127,8 @@ class AttackCard(MetricCard):
     """Suffixes of the further scores of an attack on a model."""
     passes: float = 0.0
     """For the plan: about how many forward passes over the forget set it takes (a training step counts three)."""
+    whole: bool = False
+    """It takes every row that evidence reads, where others take a sample of each split: a few forward passes."""
     no_control: str = ""
     """Why it is not run on the model before the change as its own control; "" where it is."""
 

@@ -219,6 +219,9 @@ class LossTerm:
     def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
         """Raises BadInput where the model, or how it was trained, does not suffice; before anything runs."""
 
+    def fits_rows(self, splits: Mapping[str, Sequence[Example]]) -> None:
+        """Raises BadInput where the rows do not suffice; before anything runs."""
+
     def declare(self, model: Model) -> None:
         """Sets the needs, origin and streams that depend on the model. Raises BadInput."""
 

@@ -64,6 +64,8 @@ class Target:
     """"before" or "gold" -> its weights by name, where a deep audit kept them."""
     golds: Mapping[str, AttackedGold] = field(default_factory=dict)
     """Role -> a gold model that was attacked before."""
+    whole: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    """All rows of the splits, of which `splits` has a sample."""
 
     @property
     def forget(self) -> Sequence[Example]:
@@ -228,6 +230,8 @@ def _shares(chosen: Sequence[registry.Plugin[AttackCard]], count: int) -> list[l
 
 
 def _one(plugin: registry.Plugin[AttackCard], target: Target) -> Found | str:
+    if plugin.card.whole and target.whole:
+        target = replace(target, splits=target.whole)
     if why := _reason_not_to_run(plugin.card, target):
         return why
     entry = f"attacks/{_key(plugin.name, target)}.json"
@@ -326,14 +330,7 @@ def scores(results: Mapping[str, Mapping[str, Found | str]], capabilities: froze
                 continue
             result = found[plugin.name]
             card, name = plugin.card, f"{plugin.card.side}_{plugin.name}"
-            label: Label = {
-                "name": name,
-                "side": card.side,
-                "split": "forget",
-                "role": role,
-                "unit": card.unit,
-                "better": card.better,
-            }
+            label = Label(name=name, side=card.side, split="forget", role=role, unit=card.unit, better=card.better)
             if isinstance(result, str):
                 made.append(Score.not_measured(result, **label))
                 continue

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from expunge.core.contracts import LossTerm, Model, Needs, Run, Step, Stream, Term
+from expunge.core.contracts import Example, LossTerm, Model, Needs, Run, Step, Stream, Term
 from expunge.core.errors import BadInput
 
 SECOND = "beside."
@@ -26,6 +26,10 @@ class Sum(LossTerm):
     def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
         for term in self.terms:
             term.loss.fits(model, manifest)
+
+    def fits_rows(self, splits: Mapping[str, Sequence[Example]]) -> None:
+        for term in self.terms:
+            term.loss.fits_rows(splits)
 
     def declare(self, model: Model) -> None:
         for term in self.terms:

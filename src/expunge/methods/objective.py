@@ -69,6 +69,7 @@ class Objective(Method):
                     fix = f"add {name}: FILE, or leave the option out"
                     raise BadInput.of(name, "", f"is missing, and an option of {term.name} needs it", fix)
             term.loss.fits(model, manifest)
+            term.loss.fits_rows(splits)
         return []
 
     def streams(self) -> dict[str, Any]:

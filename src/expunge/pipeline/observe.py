@@ -46,7 +46,7 @@ ACCOUNT = ("tokens", "passes", "seconds", "machine")
 COMPARED_ROLES = ("before", "gold")
 """The roles that are observed first, and that attacks on the next models compare with."""
 ATTACKED = 200
-"""Examples of a split that attacks on a model take at most: a seeded sample; n is given with each figure."""
+"""Examples of a split that most attacks on a model take at most: a seeded sample; n is given with each figure."""
 RELEARNING = "relearn_forget"
 """The attack that a gold model of unknown origin must withstand."""
 WEIGHED = 2**30
@@ -214,11 +214,11 @@ def _attack(
         states={other: dict(one.states) for other, one in earlier.items() if one.states},
         weights={other: one.weights for other, one in earlier.items() if one.weights},
         golds={other: attack.AttackedGold(one.attacks, one.again, one.direct_N) for other, one in golds.items()},
+        whole=spec.splits,
     )
     states = target.states_of(role) if spec.level == "deep" and role == "gold" else None
     results = attack.attack(spec.level, target, reporter, spec.attacks)
-    seconds = round(time.monotonic() - began, 2)
-    return _Attacked(results, seconds, target.forget, target.plain[role], states or {})
+    return _Attacked(results, round(time.monotonic() - began, 2), target.forget, target.plain[role], states or {})
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,13 @@ class ConceptPoison(LossTerm):
         self.labels: dict[int, int] = {}
         self.leading: dict[int, list[Concept]] = {}
 
+    def fits_rows(self, splits: Mapping[str, Sequence[Example]]) -> None:
+        """Raises BadInput where no field tells in words what a row shows."""
+        forget = splits.get("forget", ())
+        if forget and not concepts_of([*forget, *splits.get("retain", ())]):
+            why = f"none of {len(forget)} rows has a field whose words tell what it shows"
+            raise BadInput.of("forget", "", why, "give rows with fields in words, or choose random_label")
+
     def prepare(self, run: Run) -> None:
         """Rank the concepts of each forgotten class, choose the rows that carry a leading one, and their labels."""
         self.labels, self.leading = {}, {}
@@ -52,9 +59,6 @@ class ConceptPoison(LossTerm):
             return
         forget, retain = run.examples("forget"), list(run.splits.get("retain", []))
         concepts = concepts_of([*forget, *retain])
-        if not concepts:
-            fix = "give rows with fields in words, or choose random_label"
-            raise BadInput.of("forget", str(len(forget)), "have no field whose words tell what a row shows", fix)
         part_NK, label_N, classes = self._contributions(run.model, [*forget, *retain], concepts)
         for label in {int(row["label"]) for row in forget}:
             order = np.argsort(-part_NK[label_N == label].mean(0), kind="stable")
