@@ -180,7 +180,7 @@ FAULTS = (
     ),
     Fault(
         "rows of the holdout that a method read are audited",
-        "src/expunge/pipeline/observe.py",
+        "src/expunge/pipeline/observation_spec.py",
         'if name == "holdout" and "holdout" in plan.training_splits:',
         'if name == "holdout" and plan.budget.stop == "holdout":',
         ("tests/test_observe.py::test_holdout_rows_that_a_method_reads_are_not_audited",),

@@ -19,9 +19,11 @@ def check_left_over(module: Any, names: Iterable[str], base: str) -> None:
     These are layers beyond those that the configuration counts, and parts of layers that it builds without them, as
     biases. What belongs to nothing here, as buffers of earlier versions and a reward model's head, is left unread.
     """
+    if not (names := sorted(names)):
+        return
     shapes = {_pattern(name) for name, _ in module.named_parameters()}
     leaves = {path: part for path, part in module.named_modules() if getattr(part, "weight", None) is not None}
-    for name in sorted(names):
+    for name in names:
         path = name.rpartition(".")[0]
         if _pattern(name) in shapes or path in leaves:
             why = f"holds weights that its configuration builds no place for ({name})"
