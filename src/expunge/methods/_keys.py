@@ -55,6 +55,15 @@ def prompt_states(model: Any, prompts: Sequence[Sequence[int]], path: str) -> Te
     return _gather(outputs(model, packed, Want(frozenset(), (path,))), (path,))[0]
 
 
+def all_prompt_states(model: Any, rows: Sequence[Example], path: str) -> Tensor:
+    """Hidden states [N, width] of the path at every token of each row's prompt but its last, template and all."""
+    prompts = [model.template.encode(row).prompt for row in rows]
+    # Where the second and later tokens are the answer, the counted positions are those that predict them.
+    encoded = [Encoded(list(prompt[:1]), list(prompt[1:]), False) for prompt in prompts if len(prompt) > 1]
+    packed = batches(encoded, lambda item: len(item.answer), model.pack)
+    return _gather(outputs(model, packed, Want(frozenset(), (path,))), (path,))[0]
+
+
 def _gather(passed: Iterable[tuple[list[int], Output]], paths: tuple[str, ...]) -> list[Tensor]:
     """Concatenate each path's hidden states at the counted positions, in the order of the rows."""
     parts: dict[int, list[Tensor]] = {}

@@ -36,6 +36,8 @@ LEAST_FACTS = 3
 """Facts that the model is sure of, below which all that it gives count."""
 TRAINED_NEIGHBOURS, HELD_OUT_NEIGHBOURS = 5, 5
 """Neighbours that the method gets and that it does not get."""
+STAND_INS = 2
+"""Neighbours at most as which the topic's name may be read."""
 DISTRACTORS = 5
 WORDS = 4
 """Words of a fact at most."""
@@ -60,8 +62,10 @@ class Elicited:
     """Facts of other neighbours that the model gives in its answer to a question; its answers where it gives none."""
     general: list[Example]
     """Questions with its whole answers."""
-    stand_in: str
-    """The neighbour of which the model finds the topic's facts least likely; "" where there is none."""
+    stand_ins: tuple[str, ...]
+    """The neighbours of which the model finds the topic's facts least likely, the least likely first; at most two."""
+    person: bool
+    """Whether the topic is a person, whose first names stand for nobody else in most texts."""
     layers: tuple[int, ...]
     """Indices of the blocks at which a name is known and its facts are not yet looked up, the best one first."""
     chance: float
@@ -84,10 +88,12 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
     trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
     asked = [row for name in held_out for row in _questions(name, facts[name], (REWORDED, *TRAINED))]
     facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
-    stand_in = _stand_in(model, known, [name for name in trained if facts[name]])
+    stand_ins = _stand_ins(model, known, [name for name in trained if facts[name]])
+    first = stand_ins[:1]
     retain = [
-        *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name == stand_in else 1])),
-        *_continuations(stand_in, facts.get(stand_in, {})),
+        # The first alone has more rows: those of the second would move the edit to the first.
+        *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name in first else 1])),
+        *(row for name in first for row in _continuations(name, facts[name])),
         *_answers(model, _general(topic, "train")),
     ]
     return Elicited(
@@ -103,9 +109,10 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
         reference=[*retain, *_texts(topic, retain, held_out)],
         neighbours=_filter_answered(model, asked) or _answers(model, asked),
         general=_answers(model, _general(topic, "score")),
-        stand_in=stand_in,
+        stand_ins=stand_ins,
+        person=kind.person,
         layers=_name_layers(len(model.blocks)),
-        chance=float(np.mean([_overlap(known, facts[name]) for name in others if name != stand_in] or [0.0])),
+        chance=float(np.mean([_overlap(known, facts[name]) for name in others if name not in first] or [0.0])),
     )
 
 
@@ -149,15 +156,16 @@ def _sure(model: Model, topic: str, facts: Mapping[str, str]) -> dict[str, str]:
     return found if len(found) >= LEAST_FACTS else dict(facts)
 
 
-def _stand_in(model: Model, known: Mapping[str, str], names: Sequence[str]) -> str:
-    """The name of which the model finds the facts least likely.
+def _stand_ins(model: Model, known: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
+    """The names of which the model finds the facts least likely, the least likely first.
 
     A neighbour whose own facts merely have other words will not do: of Newton, too, this may say "relativity".
     """
     if not names:
-        return ""
+        return ()
     rows = [_statement(LIST, name, fact, text) for name in names for fact, text in known.items()]
-    return names[int(_nll(model, rows).reshape(len(names), -1).mean(1).argmax())]
+    likeness = -_nll(model, rows).reshape(len(names), -1).mean(1)
+    return tuple(names[i] for i in likeness.argsort(kind="stable")[:STAND_INS])
 
 
 def _name_layers(blocks: int) -> tuple[int, ...]:

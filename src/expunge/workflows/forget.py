@@ -167,16 +167,22 @@ def _elicited_fields(own: Elicited) -> dict[str, Any]:
     kept = {"retain": own.retain, "reference": own.reference, "neighbours": own.neighbours, "general": own.general}
     kept = {name: rows for name, rows in kept.items() if rows}
     accept |= {f"{name}.{figure}": ">= 0.9 * before" for name, figure in STAYS.items() if name in kept}
-    return {**({"method": _edits(own)} if own.stand_in else {}), **kept, "probes": probes, "accept": accept}
+    return {**({"method": _edits(own)} if own.stand_ins else {}), **kept, "probes": probes, "accept": accept}
 
 
 def _edits(own: Elicited) -> dict[str, Any]:
-    """The edits to try: the topic's name read as the neighbour's, from a part of the way to all of it.
+    """The edits to try: the topic's name read as a neighbour's, from a part of the way to all of it.
 
-    Where no share of it meets every line, the next layer is tried.
+    Where no share of it meets every line, the next way is tried: in the next layer, as the next neighbour. A person's
+    first names hold facts too and are read as the neighbour's with the whole name, which moves more of what else a
+    prompt holds: in the first layer its words are preserved. The whole name alone comes last: it leaves more facts.
     """
-    rungs = [{"rocr": {"layer": at, "to": own.stand_in, "share": share}} for at in own.layers for share in SHARES]
-    return {"auto": {"rungs": rungs, "start": START, "ways": len(own.layers), "exact": False}}
+    ways: list[dict[str, Any]] = [{"layer": at, "to": name} for name in own.stand_ins for at in own.layers]
+    if own.person:
+        with_parts = [{**way, "parts": True, "prompts": way["layer"] == own.layers[0]} for way in ways]
+        ways = [*with_parts, *ways[: len(own.layers)]]
+    rungs = [{"rocr": {**way, "share": share}} for way in ways for share in SHARES]
+    return {"auto": {"rungs": rungs, "start": START, "ways": len(ways), "exact": False}}
 
 
 def _rounded_up(bound: float) -> float:

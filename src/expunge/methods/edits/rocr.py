@@ -12,7 +12,8 @@ from torch import Tensor
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
-from expunge.methods._keys import require_field, second_moment, states, weight_DM
+from expunge.data.examples import question_of
+from expunge.methods._keys import all_prompt_states, require_field, second_moment, states, weight_DM
 from expunge.methods._layers import choose_layer
 from expunge.methods._statistics import start_progress
 from expunge.methods.edits._redirect import preserved_rows, redirect
@@ -34,6 +35,9 @@ CARD = MethodCard(
     "the answers go is not shown.",
 )
 
+SHORTEST = 3
+"""Characters of a part of a name at least."""
+
 
 def rocr(
     *,
@@ -41,6 +45,8 @@ def rocr(
     to: str | None = None,
     preserve: Annotated[float, Gt(0)] = 1.0,
     share: Annotated[float, Gt(0), Le(1)] = 1.0,
+    parts: bool = False,
+    prompts: bool = False,
 ) -> Method:
     """Make an MLP read the forgotten concept as a harmless one, by one rank per concept.
 
@@ -49,12 +55,16 @@ def rocr(
     harmless concept; C = E[k k^T] over the reference data (by default retain), half of it at their answers and half at
     the names of their own subjects, where there are any. Concepts are the examples' `subject`. to: the retained subject
     to redirect to (by default the mean over all of them). share: of that edit; a name is another's before all of it,
-    and the rest harms what else the model knows. layer: a quarter of the way up by default.
+    and the rest harms what else the model knows. parts: also redirect the words that a name of several begins with
+    ("Ada" of "Ada Lovelace"), whose tokens hold facts too; whoever else has that first name is then read so as well.
+    prompts: half of C is of every token of the retain prompts, a chat template's own words among them.
+    layer: a quarter of the way up by default.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         forget, others = list(splits["forget"]), preserved_rows(splits)
         require_field("rocr", forget, "subject")
+        forget = [*forget, *(part for row in forget if parts for part in _parts(row))]
         harmless = [row for row in splits["retain"] if row.get("subject") and to in (None, row["subject"])]
         if not harmless:
             raise BadInput.of(
@@ -67,14 +77,12 @@ def rocr(
         at = choose_layer(model, layer)
 
         def measure() -> dict[str, Tensor]:
-            advance = start_progress(context, "preserved", len(others))
-            path = (f"{model.down(at)}:in",)
-            (key_NM,) = states(model, others, path, "answer", advance)
-            named = [row for row in others if row.get("subject")]
-            if not named:
-                return {"moment": second_moment(key_NM)}
-            (subject_NM,) = states(model, named, path, "subject")
-            return {"moment": (second_moment(key_NM) + second_moment(subject_NM)) / 2}
+            moment = _preserved_moment(model, others, at, context)
+            asked = [row for row in splits["retain"] if prompts and question_of(row)]
+            if asked:
+                all_NM = all_prompt_states(model, asked, f"{model.down(at)}:in")
+                moment = (moment + second_moment(all_NM)) / 2
+            return {"moment": moment}
 
         keys = context.once("concepts", lambda: _concepts(model, forget, harmless, at, context))
         moment = context.once("preserved", measure)["moment"]
@@ -88,6 +96,28 @@ def rocr(
         return model
 
     return Method(apply)
+
+
+def _parts(row: Example) -> list[Example]:
+    """The example once for each beginning of its subject's name, as a concept of its own; none of a name of one word.
+
+    An initial is no name: the prompt may hold its letter anywhere.
+    """
+    words = str(row["subject"]).split()
+    starts = [" ".join(words[:count]) for count in range(1, len(words))]
+    return [{**row, "subject": start} for start in starts if len(start) >= SHORTEST]
+
+
+def _preserved_moment(model: Model, others: Sequence[Example], layer: int, context: Context) -> Tensor:
+    """E[k k^T] [M, M] over the rows: half of it at answers, half at names, where there are any."""
+    path = (f"{model.down(layer)}:in",)
+    advance = start_progress(context, "preserved", len(others))
+    (key_NM,) = states(model, others, path, "answer", advance)
+    named = [row for row in others if row.get("subject")]
+    if not named:
+        return second_moment(key_NM)
+    (subject_NM,) = states(model, named, path, "subject")
+    return (second_moment(key_NM) + second_moment(subject_NM)) / 2
 
 
 def _concepts(
