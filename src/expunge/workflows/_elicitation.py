@@ -90,12 +90,7 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
     facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
     stand_ins = _stand_ins(model, known, [name for name in trained if facts[name]])
     first = stand_ins[:1]
-    retain = [
-        # The first alone has more rows: those of the second would move the edit to the first.
-        *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name in first else 1])),
-        *(row for name in first for row in _continuations(name, facts[name])),
-        *_answers(model, _general(topic, "train")),
-    ]
+    retain = [*_neighbour_rows(trained, first, facts), *_answers(model, _general(topic, "train"))]
     return Elicited(
         forget=[
             *_questions(topic, known, TRAINED),
@@ -114,6 +109,17 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
         layers=_name_layers(len(model.blocks)),
         chance=float(np.mean([_overlap(known, facts[name]) for name in others if name not in first] or [0.0])),
     )
+
+
+def _neighbour_rows(
+    trained: Sequence[str], first: Sequence[str], facts: Mapping[str, Mapping[str, str]]
+) -> list[Example]:
+    """The neighbours' rows that the method gets. The first stand-in alone has more of them: those of the second would
+    move the edit to the first."""
+    return [
+        *(row for name in trained for row in _questions(name, facts[name], TRAINED[: 3 if name in first else 1])),
+        *(row for name in first for row in _continuations(name, facts[name])),
+    ]
 
 
 def kind_by_model(model: Model, topic: str) -> Kind:
