@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from expunge.evaluation.reading import read
 from expunge.evaluation.readout import Readout
 from expunge.models import causal_lm
 from expunge.models.causal_lm import CausalLM
+from expunge.models.decoding import _logits
 from expunge.models.generation import new_tokens
 from expunge.models.guarded import Guarded
 from expunge.models.new_lm import tokenizer_for
@@ -242,6 +244,17 @@ def test_a_readout_in_bfloat16_is_near_and_has_an_entry_of_its_own(
     assert half.texts is not None and len(half.texts) == len(ROWS)
     again = read(model, "forget", ROWS, channels)
     assert again.nll_N is not None and np.array_equal(again.nll_N, own.nll_N), "neither is taken for the other"
+
+
+def test_tokens_that_tie_when_they_are_rounded_are_told_apart_in_generation() -> None:
+    """1.001 is 1 in bfloat16; of a tie the lowest id, here that of the end, would win."""
+    head = torch.nn.Linear(1, 2, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[1.0], [1.001]]))
+    model = SimpleNamespace(module=SimpleNamespace(get_output_embeddings=lambda: head))
+    with autocast("bf16"), torch.no_grad():
+        assert head(torch.ones(1, 1)).argmax().item() == 0
+        assert _logits(model, head, torch.ones(1, 1, dtype=torch.bfloat16)).argmax().item() == 1
 
 
 def test_answers_that_come_to_their_limit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

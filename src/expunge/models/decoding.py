@@ -32,6 +32,17 @@ def _next(logits_LV: Tensor, rows_L: Tensor, count: int, temperature: float) -> 
     return share_BV.multinomial(1)[rows_L, 0]
 
 
+def _logits(model: Any, head: Any, hidden_LD: Tensor) -> Tensor:
+    """[L, V] logits of the last positions, in the weights' own precision under autocast too.
+
+    Rounded to bfloat16 the likeliest tokens tie, and a tie goes to the lowest id, which often ends the answer.
+    """
+    if not torch.is_autocast_enabled(hidden_LD.device.type):
+        return head(hidden_LD).float()
+    with torch.autocast(hidden_LD.device.type, enabled=False):
+        return head(hidden_LD.to(model.module.get_output_embeddings().weight.dtype)).float()
+
+
 @torch.no_grad()
 def decode(
     model: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int], ends: Sequence[int], temperature: float = 0.0
@@ -52,7 +63,7 @@ def decode(
     done, cache = [False] * len(prompts), with_room(model.module.config, width + max(limits))
     while not all(done):
         out = body(input_ids=ids, attention_mask=seen_LS, position_ids=positions, past_key_values=cache, use_cache=True)
-        next_L = _next(head(out[0][:, -1]).float(), rows_L, len(prompts), temperature)
+        next_L = _next(_logits(model, head, out[0][:, -1]), rows_L, len(prompts), temperature)
         for row, token in zip(rows_L.tolist(), next_L.tolist(), strict=True):
             if not done[row]:
                 found[row].append(token)
