@@ -65,7 +65,7 @@ class Elicited:
     stand_ins: tuple[str, ...]
     """The neighbours of which the model finds the topic's facts least likely, the least likely first; at most two."""
     person: bool
-    """Whether the topic is a person, whose first names stand for nobody else in most texts."""
+    """Whether the topic is a person, whose first names are read as the neighbour's too."""
     layers: tuple[int, ...]
     """Indices of the blocks at which a name is known and its facts are not yet looked up, the best one first."""
     chance: float
