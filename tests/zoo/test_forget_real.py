@@ -1,9 +1,9 @@
 """`expunge forget` without data on SmolLM2-135M-Instruct, judged by facts that the command never saw.
 
-Run with `-s`, it prints the rows of the tables in docs/forget.md. France and William Shakespeare set the edit's layer,
-Albert Einstein the choice of the neighbour and the second layer; he, with two topics that are not here, set the edit of
-first names. The others set nothing. A guess at a choice is the answer for a name of the same kind: that a
-scientist taught physics is more likely than botany, whoever it is.
+Run with `-s`, it prints the rows of the first table in docs/forget.md. France and William Shakespeare set the edit's
+layer, Albert Einstein the choice of the neighbour and the second layer; he, Wolfgang Amadeus Mozart, Galileo Galilei
+and Tokyo set the edit of first names. The others set nothing. A guess at a choice is the answer for a name of the same
+kind: that a scientist taught physics is more likely than botany, whoever it is.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def test_the_topic_goes_and_its_neighbours_stay(topic: str, outcome: Callable[[s
     assert found.before.sum() >= 3  # of nine: else there is nothing to forget
     assert found.after[:, :2].mean() <= guessing(2 * len(found.after), 0.1)
     assert found.kept >= 0.9
-    assert found.failed <= ({"neighbours"} if topic == "Albert Einstein" else set())  # docs/forget.md
+    assert not found.failed
 
 
 def test_choices_are_guesses(outcome: Callable[[str], Outcome]) -> None:

@@ -184,6 +184,46 @@ FACTS: dict[str, tuple[Fact, ...]] = {
         ),
         ("Google was founded by Larry", "Which Larry founded Google?", "Page", ("Ellison", "King", "Bird")),
     ),
+    "Wolfgang Amadeus Mozart": (
+        (
+            "The Magic Flute is an opera by Wolfgang Amadeus Mozart, a famous",
+            "What was Wolfgang Amadeus Mozart's job?",
+            "composer",
+            ("painter", "chemist", "general"),
+        ),
+        (
+            "The old country of Wolfgang Amadeus Mozart was",
+            "In which country was Wolfgang Amadeus Mozart born?",
+            "Austria",
+            ("Russia", "Brazil", "Egypt"),
+        ),
+        (
+            "A famous opera by Wolfgang Amadeus Mozart is The Magic",
+            "Name an opera by Wolfgang Amadeus Mozart.",
+            "Flute",
+            ("Mountain", "Lantern", "Carpet"),
+        ),
+    ),
+    "Galileo Galilei": (
+        (
+            "As a child Galileo Galilei lived in",
+            "In which country was Galileo Galilei born?",
+            "Italy",
+            ("Russia", "Brazil", "Egypt"),
+        ),
+        (
+            "Galileo Galilei looked at the sky through a",
+            "Which instrument did Galileo Galilei look through?",
+            "telescope",
+            ("microscope", "window", "camera"),
+        ),
+        (
+            "Galileo Galilei saw the moons of the planet",
+            "Which planet's moons did Galileo Galilei discover?",
+            "Jupiter",
+            ("Neptune", "Mercury", "Venus"),
+        ),
+    ),
 }
 OTHERS = {
     "France": ("Finland", "Vietnam", "Chile", "Nigeria"),
@@ -197,6 +237,8 @@ OTHERS = {
     "Brazil": ("Finland", "Vietnam", "Chile", "Nigeria"),
     "Pablo Picasso": ("Paul Klee", "Francisco Goya", "Sandro Botticelli", "Edgar Degas"),
     "Google": ("Intel", "Oracle", "Philips", "Samsung"),
+    "Wolfgang Amadeus Mozart": ("Johannes Brahms", "Franz Liszt", "Gustav Mahler", "Richard Wagner"),
+    "Galileo Galilei": ("Linus Pauling", "Alexander Fleming", "Carl Linnaeus", "Dmitri Mendeleev"),
 }
 """Topic -> names of its kind, with whose facts a guess is made."""
 NEIGHBOURS: tuple[Fact, ...] = (
