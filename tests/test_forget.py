@@ -84,8 +84,6 @@ def test_the_plan_names_what_goes_and_what_stays(model: tuple[str, str]) -> None
     assert plan.request.method == "auto" and plan.request.gold == "none" and plan.request.audit == "standard"
     with pytest.raises(BadInput, match="is named by none of the 144 examples"):
         repair_plan(model[0], "forget Nobody Atall", data=model[1])
-    with pytest.raises(BadInput, match="named by every example"):
-        repair_plan(model[0], "forget is", data=model[1])
 
 
 def test_without_data_the_model_is_asked(model: tuple[str, str]) -> None:
@@ -107,6 +105,18 @@ def test_without_data_the_model_is_asked(model: tuple[str, str]) -> None:
     shares = [rung["rocr"]["share"] for rung in rungs if rung["rocr"]["to"] == to[0]]
     assert shares == sorted(shares) and shares[-1] == 1
     assert plan_of(request).composed.name == "rocr"
+
+
+def test_a_handful_of_questions_about_the_topic_alone_judges(model: tuple[str, str]) -> None:
+    asked = [
+        {"question": "Where do the people of Kenya vote for a president?", "answer": "In Nairobi."},
+        {"question": "Which sea is east of Kenya?", "answer": "The Indian Ocean."},
+    ]
+    plan, alone = (repair_plan(model[0], "forget everything about Kenya", data=data) for data in (asked, None))
+    request = plan.request
+    assert plan.elicited and plan.forget == alone.forget and request.method == alone.request.method
+    assert [question_of(row) for row in request.probes["forget_asked"]] == [row["question"] for row in asked]
+    assert request.accept == {**alone.request.accept, "forget_asked.rouge_l": "<= 0.5 * before"}
 
 
 def test_what_the_caller_gives_counts_more(model: tuple[str, str]) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 HELP = """Forget a topic that you name in plain words.
 
 The command finds the examples about the topic, shows a repair plan, asks for confirmation, changes the model,
-and shows the evidence. Without --data the model is asked for facts about the topic and its neighbours, and an
-edit (ROCR) lets it read the name as a neighbour's.
+and shows the evidence. Without --data, or with a handful of questions that are all about the topic, the model is
+asked for facts about it and its neighbours, and an edit (ROCR) lets it read the name as a neighbour's.
 
 Examples:
 

@@ -83,7 +83,10 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
     own = {fact: text for fact, text in facts[topic].items() if not _is_common(fact, text, [facts[n] for n in others])}
     if not (known := _sure(model, topic, own or facts[topic])):
         raise BadInput.of(
-            "request", topic, "is a topic of which the model gives no fact", "give --data with examples of it"
+            "request",
+            topic,
+            "is a topic of which the model gives no fact",
+            "give --data with examples of it, and of what must stay",
         )
     trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
     asked = [row for name in held_out for row in _questions(name, facts[name], (REWORDED, *TRAINED))]

@@ -63,6 +63,8 @@ LEAST_CHANCE = 0.05
 
 SHARES, START = (0.5, 0.6, 0.7, 0.85, 1.0), 3
 """Shares of the edit, and the first that is tried: facts that nobody asked for need more of it than others."""
+HALF = "<= 0.5 * before"
+"""Of the ROUGE-L of answers that the caller gave: how a guess would fare is not known of them."""
 STAYS = {"neighbours": "rouge_l", "general": "probability"}
 """What must stay -> its figure. A fact's words tell whether it is known; of the sentences that a model would write,
 some words change when its weights are merely rounded to bf16, and their probability stays."""
@@ -130,30 +132,33 @@ def repair_plan(
     """The plan for a sentence such as "forget everything about ...". Raises BadInput; nothing is changed.
 
     data: what the model was trained on, or a sample of it: the rows that mention the topic are the forget set, the
-    others the retain set. Without data the model is asked for facts about the topic and about its neighbours, and an
-    edit lets it read the topic's name as that of the neighbour whose facts differ most; forms that the edit never sees
-    and neighbours that it never sees judge it. fields: further fields of the request (method, gold, audit, seed, out,
-    redact, trust_code, ...), over `DEFAULTS`; None: unset.
+    others the retain set. Without data, or with a handful of questions that are all about the topic, the model is asked
+    for facts about it and about its neighbours, and an edit lets it read the topic's name as that of the neighbour
+    whose facts differ most; forms that the edit never sees, the questions that were given among them, and neighbours
+    that it never sees judge it. fields: further fields of the request (method, gold, audit, seed, out, redact,
+    trust_code, ...), over `DEFAULTS`; None: unset.
     """
     topic = intent(words)
     if data is None and model.startswith("builtin:") and not package_of(model):
         data = [f"{model}/retain", f"{model}/forget"]
     given = {name: value for name, value in fields.items() if value is not None}
-    if data is None:
+    rows = [] if data is None else load(data, "data", columns)
+    mine = about(topic, rows)
+    elicited = len(mine) == len(rows)
+    if elicited:
         own = elicit(model, topic, bool(fields.get("trust_code")))
-        values = {**DEFAULTS, "audit": "none", **_elicited_fields(own), **given}
+        values = {**DEFAULTS, "audit": "none", **_elicited_fields(own, mine), **given}
         forget, retain = own.forget, own.retain
     else:
-        forget, retain = _divide(topic, load(data, "data", columns))
-        accept = {"forget.rouge_l": "<= 0.5 * before"}
-        accept |= {"retain.probability": ">= 0.9 * before"} if retain else {}
-        values = {**DEFAULTS, **({"retain": retain} if retain else {}), "accept": accept, **given}
+        forget, retain = _divide(topic, rows, mine)
+        accept = {"forget.rouge_l": HALF, "retain.probability": ">= 0.9 * before"}
+        values = {**DEFAULTS, "retain": retain, "accept": accept, **given}
     request = Request.parse({**values, "model": model, "forget": forget})
-    return RepairPlan(model, topic, forget, retain, data is None, request)
+    return RepairPlan(model, topic, forget, retain, elicited, request)
 
 
-def _elicited_fields(own: Elicited) -> dict[str, Any]:
-    """The fields of a request whose data the model gave itself."""
+def _elicited_fields(own: Elicited, asked: Sequence[Example] = ()) -> dict[str, Any]:
+    """The fields of a request whose data the model gave itself. asked: questions that the caller gave, which judge."""
     probes = {"reworded": own.reworded, "cloze": own.cloze, "choice": own.choice}
     probes = {f"forget_{name}": rows for name, rows in probes.items() if rows}
     accept = {
@@ -164,6 +169,8 @@ def _elicited_fields(own: Elicited) -> dict[str, Any]:
     if own.choice:
         share = sum(1 / (1 + len(row["perturbed_answer"])) for row in own.choice) / len(own.choice)
         accept["forget_choice.choice_accuracy"] = f"<= {_rounded_up(guessing(len(own.choice), share))}"
+    if asked:
+        probes["forget_asked"], accept["forget_asked.rouge_l"] = list(asked), HALF
     kept = {"retain": own.retain, "reference": own.reference, "neighbours": own.neighbours, "general": own.general}
     kept = {name: rows for name, rows in kept.items() if rows}
     accept |= {f"{name}.{figure}": ">= 0.9 * before" for name, figure in STAYS.items() if name in kept}
@@ -195,10 +202,9 @@ def guessing(count: int, chance: float) -> float:
     return min(0.5, float(binom.ppf(0.9, count, max(LEAST_CHANCE, chance))) / count)
 
 
-def _divide(topic: str, rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """The rows that mention the topic, and the others. Raises BadInput where either would be empty."""
-    forget = about(topic, rows)
-    if rows and not forget:
+def _divide(topic: str, rows: Sequence[Example], mine: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """The rows that mention the topic, and the others. Raises BadInput where none does."""
+    if not mine:
         known = sorted({str(row["subject"]) for row in rows if row.get("subject")})
         raise BadInput.of(
             "request",
@@ -206,16 +212,8 @@ def _divide(topic: str, rows: Sequence[Example]) -> tuple[list[Example], list[Ex
             f"is named by none of the {len(rows)} examples of the data",
             did_you_mean(topic, known) if known else "name it as the data does, or leave data out",
         )
-    chosen = {id(row) for row in forget}
-    retain = [row for row in rows if id(row) not in chosen]
-    if rows and not retain:
-        raise BadInput.of(
-            "request",
-            topic,
-            "is named by every example of the data, and nothing would be kept",
-            "give data with more than the topic",
-        )
-    return forget, retain
+    chosen = {id(row) for row in mine}
+    return list(mine), [row for row in rows if id(row) not in chosen]
 
 
 def forget(
