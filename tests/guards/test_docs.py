@@ -169,7 +169,7 @@ def test_what_was_measured_follows_from_its_figures(script: Any) -> None:
         "like_before": {**known, **cost, "runs": 1, "worlds": 1},
         "mute": {**figures, **cost, "retain_rouge_l": 0.4},
     }
-    found = {"gold": figures, "before": known, "rows": rows, "failed": {"broken": "it broke"}}
+    found = {"gold": figures, "before": known, "rows": rows, "failed": {"broken": "it broke"}, "worlds": [1, 2, 3]}
     assert script.good_and_bad("other", found) == ""
     assert script.good_and_bad("broken", found) == "Failed: it broke"
     good, bad, mute = (script.good_and_bad(name, found) for name in rows)
@@ -178,6 +178,8 @@ def test_what_was_measured_follows_from_its_figures(script: Any) -> None:
     )
     assert good.endswith("0.31 x forward, 0.2 x backward passes of retraining, 1,200 tokens, 8 s; 9 runs in 3 worlds.")
     assert bad.startswith("Good: retain kept. Bad: answers left, likelihood above gold's, membership can be told.")
+    assert "retain probability 100% and ROUGE-L 100% of before" in good
+    assert "0.90 and ROUGE-L 0.80 (before, in the mean of all worlds: 0.90, 0.80)" in bad, "before is of all worlds"
     assert bad.endswith("from gold; 1,200 tokens, 8 s; 1 run in 1 world.")
     assert "Bad: retain lost." in mute, "a likelihood that is kept while the answers are not is not kept"
     loose = {**found, "second_gold": {"privacy_worst": 0.2}}

@@ -31,8 +31,8 @@ CARD = MethodCard(
     one_shot=True,
     fidelity="variant",
     leaves_out="keys of general text in the covariance that is preserved: it is of the reference or retain data",
-    shown="The layer's output at the name moves to the other concept, in unseen questions a fifth of the way; that "
-    "the answers go is not shown.",
+    shown="The layer's output at the name moves to the other concept, in unseen questions a fifth of the way. On "
+    "SmolLM2 a topic's answers go in most forms that the edit never saw (docs/forget.md); some facts of people stay.",
 )
 
 SHORTEST = 3

@@ -26,9 +26,9 @@ CARD = MethodCard(
     optional=("holdout",),
     capabilities={"tokens"},
     fidelity="faithful",
-    shown="On two worlds and three seeds ROUGE-L ends within .12 of gold's, truth ratio within .1, membership AUCs "
-    "within .08 on average and .15 at most, at less than half of retraining's tokens; up to .07 of held-out knowledge "
-    "is lost.",
+    shown="On two worlds, which set it, and three seeds ROUGE-L ends within .12 of gold's, truth ratio within .1, the "
+    "AUCs of four membership attacks within .08 on average and .15 at most, at less than half of retraining's tokens; "
+    "up to .07 of held-out probability is lost. More attackers, other worlds and TOFU pairs: docs/frontier.md.",
     means="The stand-in knows the form of answers and none of their facts; what it cannot know of the forget set, a "
     "gold model that generalises better may still guess.",
     distributed=True,

@@ -24,8 +24,8 @@ CARD = MethodCard(
     capabilities={"labels"},
     fidelity="faithful",
     shown="Of 500 wrong labels learned by heart on MNIST, on three seeds: membership, NLL and relearned knowledge are "
-    "shown within .1 of gold's at half of retraining's cost; .97 of held-out accuracy is left. Single examples come "
-    "back by relearning more often than in gold, which leaves a line of `erase` open on most seeds.",
+    "shown within .1 of gold's at half of retraining's cost; .97 of held-out accuracy is left. Single examples may "
+    "come back by relearning, which leaves lines of `erase` open (docs/frontier.md).",
     means="The stand-in is the gold model but for its length and its smaller batches: it must be strong enough that a "
     "model which never saw the forget set looks like it.",
 )
