@@ -116,7 +116,10 @@ def test_a_handful_of_questions_about_the_topic_alone_judges(model: tuple[str, s
     request = plan.request
     assert plan.elicited and plan.forget == alone.forget and request.method == alone.request.method
     assert [question_of(row) for row in request.probes["forget_asked"]] == [row["question"] for row in asked]
-    assert request.accept == {**alone.request.accept, "forget_asked.rouge_l": "<= 0.5 * before"}
+    bound = float(request.accept.pop("forget_asked.rouge_l").removeprefix("<= "))  # type: ignore[union-attr]
+    assert request.accept == alone.request.accept and 0 < bound < 1
+    with pytest.raises(BadInput, match="named by every example"):
+        repair_plan(model[0], "forget Kenya", data=[{"text": "Kenya has a coast."}])
 
 
 def test_what_the_caller_gives_counts_more(model: tuple[str, str]) -> None:

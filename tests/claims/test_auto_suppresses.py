@@ -32,7 +32,8 @@ def test_at_a_fifth_of_retraining_it_keeps_more_than_npo(world: int, tmp_path: P
     npo = expunge.run({**request, "method": "npo", "out": str(tmp_path / "npo")})
     cost = auto.evidence["cost"]
     assert len(auto.evidence["trials"]) == 1 and cost["tokens"] <= 0.2 * cost["gold_tokens"]
-    missed = [line["rule"] for line in auto.evidence["verdict"]["lines"] if not line["passed"]]
+    # Where sums differ the answers may end below gold's, which warns and fails nothing.
+    missed = [line["rule"] for line in auto.evidence["verdict"]["lines"] if not line["passed"] and not line["warns"]]
     assert set(missed) <= (set() if world == 1 else {"forget.nll >= 0.8 * gold"})
     nll, gold = auto.scores["forget_nll", "after"], auto.scores["forget_nll", "gold"]
     assert nll is not None and gold is not None and nll >= 0.7 * gold

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from expunge.attacks.shared.recovery import answer_recall, generate_texts
 from expunge.core.card import Example
 from expunge.core.contracts import NLL, Model
 from expunge.core.errors import BadInput
@@ -70,10 +71,16 @@ class Elicited:
     """Indices of the blocks at which a name is known and its facts are not yet looked up, the best one first."""
     chance: float
     """ROUGE-L of the neighbours' facts against the topic's: of somebody who guesses."""
+    as_neighbour: float
+    """ROUGE-L of the answers about a neighbour against those that the caller gave, which nine of ten neighbours do not
+    exceed: sentences of one form share most of their words."""
 
 
-def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
-    """Ask the model about the topic, its neighbours, and in general. Raises BadInput where it knows no fact of it."""
+def elicit(source: str, topic: str, trust_code: bool = False, asked: Sequence[Example] = ()) -> Elicited:
+    """Ask the model about the topic, its neighbours, and in general. Raises BadInput where it knows no fact of it.
+
+    asked: questions about the topic with their answers, which the model is asked of the neighbours too.
+    """
     model = load_model(expand(source, "model"), trust_code=trust_code)
     if "generate" not in model.capabilities:
         raise BadInput.of("model", source, "is not a language model", "give one, or a request file to expunge run")
@@ -89,7 +96,7 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
             "give --data with examples of it, and of what must stay",
         )
     trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
-    asked = [row for name in held_out for row in _questions(name, facts[name], (REWORDED, *TRAINED))]
+    apart = [row for name in held_out for row in _questions(name, facts[name], (REWORDED, *TRAINED))]
     facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
     stand_ins = _stand_ins(model, known, [name for name in trained if facts[name]])
     first = stand_ins[:1]
@@ -105,13 +112,22 @@ def elicit(source: str, topic: str, trust_code: bool = False) -> Elicited:
         choice=_choices(topic, known, [facts[name] for name in others]),
         retain=retain,
         reference=[*retain, *_texts(topic, retain, held_out)],
-        neighbours=_filter_answered(model, asked) or _answers(model, asked),
+        neighbours=_filter_answered(model, apart) or _answers(model, apart),
         general=_answers(model, _general(topic, "score")),
         stand_ins=stand_ins,
         person=kind.person,
         layers=_name_layers(len(model.blocks)),
         chance=float(np.mean([_overlap(known, facts[name]) for name in others if name not in first] or [0.0])),
+        as_neighbour=_as_neighbour(model, topic, others, asked) if asked else 0.0,
     )
+
+
+def _as_neighbour(model: Model, topic: str, names: Sequence[str], asked: Sequence[Example]) -> float:
+    """The .9 quantile over the neighbours of their mean ROUGE-L against the answers about the topic."""
+    named = re.compile(re.escape(topic), re.IGNORECASE)
+    rows = [{**row, "question": named.sub(name, question_of(row))} for name in names for row in asked]
+    recall = answer_recall(rows, generate_texts(model, rows)).reshape(len(names), len(asked))
+    return float(np.quantile(np.ma.filled(recall.mean(1), 0.0), 0.9))
 
 
 def _neighbour_rows(

@@ -63,8 +63,6 @@ LEAST_CHANCE = 0.05
 
 SHARES, START = (0.5, 0.6, 0.7, 0.85, 1.0), 3
 """Shares of the edit, and the first that is tried: facts that nobody asked for need more of it than others."""
-HALF = "<= 0.5 * before"
-"""Of the ROUGE-L of answers that the caller gave: how a guess would fare is not known of them."""
 STAYS = {"neighbours": "rouge_l", "general": "probability"}
 """What must stay -> its figure. A fact's words tell whether it is known; of the sentences that a model would write,
 some words change when its weights are merely rounded to bf16, and their probability stays."""
@@ -144,14 +142,14 @@ def repair_plan(
     given = {name: value for name, value in fields.items() if value is not None}
     rows = [] if data is None else load(data, "data", columns)
     mine = about(topic, rows)
-    elicited = len(mine) == len(rows)
+    elicited = len(mine) == len(rows) and all(question_of(row) for row in mine)
     if elicited:
-        own = elicit(model, topic, bool(fields.get("trust_code")))
+        own = elicit(model, topic, bool(fields.get("trust_code")), mine)
         values = {**DEFAULTS, "audit": "none", **_elicited_fields(own, mine), **given}
         forget, retain = own.forget, own.retain
     else:
         forget, retain = _divide(topic, rows, mine)
-        accept = {"forget.rouge_l": HALF, "retain.probability": ">= 0.9 * before"}
+        accept = {"forget.rouge_l": "<= 0.5 * before", "retain.probability": ">= 0.9 * before"}
         values = {**DEFAULTS, "retain": retain, "accept": accept, **given}
     request = Request.parse({**values, "model": model, "forget": forget})
     return RepairPlan(model, topic, forget, retain, elicited, request)
@@ -170,7 +168,8 @@ def _elicited_fields(own: Elicited, asked: Sequence[Example] = ()) -> dict[str, 
         share = sum(1 / (1 + len(row["perturbed_answer"])) for row in own.choice) / len(own.choice)
         accept["forget_choice.choice_accuracy"] = f"<= {_rounded_up(guessing(len(own.choice), share))}"
     if asked:
-        probes["forget_asked"], accept["forget_asked.rouge_l"] = list(asked), HALF
+        probes["forget_asked"] = list(asked)
+        accept["forget_asked.rouge_l"] = f"<= {_rounded_up(max(LEAST_CHANCE, own.as_neighbour))}"
     kept = {"retain": own.retain, "reference": own.reference, "neighbours": own.neighbours, "general": own.general}
     kept = {name: rows for name, rows in kept.items() if rows}
     accept |= {f"{name}.{figure}": ">= 0.9 * before" for name, figure in STAYS.items() if name in kept}
@@ -203,7 +202,7 @@ def guessing(count: int, chance: float) -> float:
 
 
 def _divide(topic: str, rows: Sequence[Example], mine: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """The rows that mention the topic, and the others. Raises BadInput where none does."""
+    """The rows that mention the topic, and the others. Raises BadInput where either would be empty."""
     if not mine:
         known = sorted({str(row["subject"]) for row in rows if row.get("subject")})
         raise BadInput.of(
@@ -213,7 +212,15 @@ def _divide(topic: str, rows: Sequence[Example], mine: Sequence[Example]) -> tup
             did_you_mean(topic, known) if known else "name it as the data does, or leave data out",
         )
     chosen = {id(row) for row in mine}
-    return list(mine), [row for row in rows if id(row) not in chosen]
+    retain = [row for row in rows if id(row) not in chosen]
+    if not retain:
+        raise BadInput.of(
+            "request",
+            topic,
+            "is named by every example of the data, of which some are no questions, and nothing would be kept",
+            "give data with more than the topic, or questions about it alone",
+        )
+    return list(mine), retain
 
 
 def forget(
