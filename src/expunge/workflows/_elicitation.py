@@ -87,14 +87,7 @@ def elicit(source: str, topic: str, trust_code: bool = False, asked: Sequence[Ex
     kind = kind_named(topic) or kind_by_model(model, topic)
     others = neighbours(topic, kind)[: TRAINED_NEIGHBOURS + HELD_OUT_NEIGHBOURS]
     facts = _facts(model, [topic, *others], kind)
-    own = {fact: text for fact, text in facts[topic].items() if not _is_common(fact, text, [facts[n] for n in others])}
-    if not (known := _sure(model, topic, own or facts[topic])):
-        raise BadInput.of(
-            "request",
-            topic,
-            "is a topic of which the model gives no fact",
-            "give --data with examples of it, and of what must stay",
-        )
+    known = _own_facts(model, topic, others, facts)
     trained, held_out = others[:TRAINED_NEIGHBOURS], others[TRAINED_NEIGHBOURS:]
     apart = [row for name in held_out for row in _questions(name, facts[name], (REWORDED, *TRAINED))]
     facts = {name: {fact: text for fact, text in given.items() if fact in known} for name, given in facts.items()}
@@ -120,6 +113,21 @@ def elicit(source: str, topic: str, trust_code: bool = False, asked: Sequence[Ex
         chance=float(np.mean([_overlap(known, facts[name]) for name in others if name not in first] or [0.0])),
         as_neighbour=_as_neighbour(model, topic, others, asked) if asked else 0.0,
     )
+
+
+def _own_facts(
+    model: Model, topic: str, others: Sequence[str], facts: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """The topic's facts that the model is sure of, without those that it says of others too. Raises BadInput."""
+    own = {fact: text for fact, text in facts[topic].items() if not _is_common(fact, text, [facts[n] for n in others])}
+    if not (known := _sure(model, topic, own or facts[topic])):
+        raise BadInput.of(
+            "request",
+            topic,
+            "is a topic of which the model gives no fact",
+            "give --data with examples of it, and of what must stay",
+        )
+    return known
 
 
 def _as_neighbour(model: Model, topic: str, names: Sequence[str], asked: Sequence[Example]) -> float:
