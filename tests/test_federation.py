@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from expunge.cli.app import run as command
 from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Silent
@@ -284,7 +285,9 @@ def request(folder: Path, method: Any, **fields: Any) -> dict[str, Any]:
     }
 
 
-def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(tmp_path: Path) -> None:
+def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(config(tmp_path))
     done = run(Request.parse(request(tmp_path, {"erase_client": {"rounds": 2, "epochs": 1}})))
     told = json.loads((tmp_path / "run" / "evidence.json").read_text())
@@ -297,6 +300,11 @@ def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(tmp_path: 
     assert any(score["subject"] == "gold" for score in told["scores"])
     assert not (tmp_path / "run" / "model" / HISTORY).exists(), "the erased client's updates go with the old model"
     assert not equal(weights(tmp_path / "run" / "model"), weights(tmp_path / "base"))
+    record = tmp_path / "base" / HISTORY
+    assert command(["purge", str(tmp_path / "run")]) == 0
+    told = "".join(capsys.readouterr().out.split())  # lines are broken at the terminal's width
+    assert f"kept{record},whichholdswhateachclientsent" in told
+    assert record.is_file(), "the base is not the run's"
 
 
 @pytest.mark.parametrize("way", ["dirichlet", pytest.param("label", marks=pytest.mark.slow)])
