@@ -340,6 +340,17 @@ def test_the_client_of_another_field_is_erased_by_its_name(tmp_path: Path) -> No
         plan(Request.parse(request(tmp_path, "go_on", forget={"client": 1})))
 
 
+@pytest.mark.parametrize(
+    ("method", "pooled"), [("auto", True), ("npo", True), ("erase_client", False), ("retrain", False)]
+)
+def test_a_method_that_reads_all_clients_rows_in_one_place_says_so(method: str, pooled: bool, tmp_path: Path) -> None:
+    train(config(tmp_path))
+    auto = {"auto": {"rungs": ["npo"], "exact": False}}  # else a retraining costs no more
+    made = plan(Request.parse(request(tmp_path, auto if method == "auto" else method)))
+    told = [note for note in made.notes if "reads the rows of all clients in one place" in note]
+    assert len(told) == pooled and all("erase_client, federaser and distil_others" in note for note in told)
+
+
 def departed(folder: Path, method: Any, forget: Sequence[Any] = (1,)) -> tuple[State, dict[str, Any]]:
     base = open_model(str(folder / "base"))
     composed = compose(method)
