@@ -293,14 +293,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         files=digest_named(first.composed.described) | digest_models(first.composed.described),
         ladder=ladder,
         rungs=rungs,
-        notes=(
-            *first.composed.notes,
-            *first.remarks,
-            *history,
-            *remarks,
-            *pooled_remarks(first.composed, manifest),
-            *_notes(parts, gold, first.composed.yields),
-        ),
+        notes=(*first.composed.notes, *first.remarks, *history, *remarks, *_notes(parts, gold, first.composed)),
         **first.fields,
     )
 
@@ -316,7 +309,7 @@ def _check_budget(parts: Parts, budget: Budget, has_gold: bool, faults: Faults) 
             check_recomputation(parts.base.model.module, budget)
 
 
-def _notes(parts: Parts, gold: str, yields: str) -> list[str]:
+def _notes(parts: Parts, gold: str, composed: Composed) -> list[str]:
     """Remarks on the data, and on what they and gold allow to be shown."""
     request, splits = parts.request, parts.divided
     return [
@@ -325,7 +318,8 @@ def _notes(parts: Parts, gold: str, yields: str) -> list[str]:
         *conflict_notes(parts.splits),
         *notes(splits),
         *membership_remarks(parts.manifest, splits, request.trust_code),
-        *_erasure_remarks(request, gold, yields),
+        *_erasure_remarks(request, gold, composed.yields),
+        *pooled_remarks(composed, parts.manifest),
         *read_notes(request.read_precision),
     ]
 

@@ -66,7 +66,7 @@ def purge(folder: Path, *, guards: bool = False) -> list[str]:
 
 
 def record_of(run: Path) -> Path | None:
-    """What a federation's server kept beside the model that a run changed; None where there is none."""
+    """The record of a federation's server beside the model that a run changed; None where there is none."""
     source = (request_in(run) or {}).get("model")
     place = Path(str(source["weights"])).parent if isinstance(source, Mapping) and "weights" in source else source
     return _record(Path(place)) if isinstance(place, str | Path) and not is_builtin(place) else None
