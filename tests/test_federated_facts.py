@@ -10,6 +10,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import expunge
+from expunge.core.errors import BadInput
 from expunge.methods.facts import check_facts
 from expunge.models.history import HISTORY
 from expunge.pipeline.train import train
@@ -64,3 +66,20 @@ def test_an_update_that_was_changed_is_seen(base: Path, tmp_path: Path) -> None:
     name = next(key for key in tensors if key.startswith("2.1.") and tensors[key].is_floating_point())
     save_file({**tensors, name: tensors[name] + 1e-3}, folder / HISTORY, told)
     assert check_facts(folder) == ["round 3: what clients sent is not what was kept"]
+
+
+def test_a_purge_deletes_the_record_and_leaves_model_and_facts(base: Path, tmp_path: Path) -> None:
+    """The rounds' facts are checked without what was kept, and a second purge says that there is nothing left."""
+    folder = change(base, tmp_path, lambda facts: None)
+    others = {path.name for path in folder.iterdir()} - {HISTORY}
+    assert expunge.purge(folder) == [str(folder / HISTORY)]
+    assert {path.name for path in folder.iterdir()} == others and check_facts(folder) == []
+    with pytest.raises(BadInput, match="is a trained model, and holds no record of a federation's rounds"):
+        expunge.purge(folder)
+
+
+def test_a_record_without_a_manifest_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / HISTORY).write_text("mine")
+    with pytest.raises(BadInput, match="holds no run"):
+        expunge.purge(tmp_path)
+    assert (tmp_path / HISTORY).is_file()

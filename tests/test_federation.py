@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from expunge.cli.app import run as command
 from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.contracts import Silent
@@ -284,7 +285,9 @@ def request(folder: Path, method: Any, **fields: Any) -> dict[str, Any]:
     }
 
 
-def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(tmp_path: Path) -> None:
+def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(config(tmp_path))
     done = run(Request.parse(request(tmp_path, {"erase_client": {"rounds": 2, "epochs": 1}})))
     told = json.loads((tmp_path / "run" / "evidence.json").read_text())
@@ -297,6 +300,11 @@ def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(tmp_path: 
     assert any(score["subject"] == "gold" for score in told["scores"])
     assert not (tmp_path / "run" / "model" / HISTORY).exists(), "the erased client's updates go with the old model"
     assert not equal(weights(tmp_path / "run" / "model"), weights(tmp_path / "base"))
+    record = tmp_path / "base" / HISTORY
+    assert command(["purge", str(tmp_path / "run")]) == 0
+    told = "".join(capsys.readouterr().out.split())  # lines are broken at the terminal's width
+    assert f"kept{record},whichholdswhateachclientsent" in told
+    assert record.is_file(), "the base is not the run's"
 
 
 @pytest.mark.parametrize("way", ["dirichlet", pytest.param("label", marks=pytest.mark.slow)])
@@ -330,6 +338,17 @@ def test_the_client_of_another_field_is_erased_by_its_name(tmp_path: Path) -> No
     assert len(planned.splits["forget"]) == 32 and {row["client"] for row in planned.splits["forget"]} == {1}
     with pytest.raises(BadInput, match="client takes: h0, h1, h2, h3"):
         plan(Request.parse(request(tmp_path, "go_on", forget={"client": 1})))
+
+
+@pytest.mark.parametrize(
+    ("method", "pooled"), [("auto", True), ("npo", True), ("erase_client", False), ("retrain", False)]
+)
+def test_a_method_that_reads_all_clients_rows_in_one_place_says_so(method: str, pooled: bool, tmp_path: Path) -> None:
+    train(config(tmp_path))
+    auto = {"auto": {"rungs": ["npo"], "exact": False}}  # else a retraining costs no more
+    made = plan(Request.parse(request(tmp_path, auto if method == "auto" else method)))
+    told = [note for note in made.notes if "reads the rows of all clients in one place" in note]
+    assert len(told) == pooled and all("erase_client, federaser and distil_others" in note for note in told)
 
 
 def departed(folder: Path, method: Any, forget: Sequence[Any] = (1,)) -> tuple[State, dict[str, Any]]:

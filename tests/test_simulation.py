@@ -1,7 +1,7 @@
 """Flower's simulation: the same train.yaml through Ray's actors ends with the bits of one process.
 
-Slow: flwr and ray come with the extra `federated`, which `make nightly` installs. As a script this file is the
-simulation, in a process of its own, which Ray may keep.
+Slow: flwr is the extra `federated`, which `make nightly` installs; Ray comes with `flwr[simulation]` or the extra
+`ray`. As a script this file is the simulation, in a process of its own, which Ray may keep.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from expunge.core.budget import Budget
 from expunge.core.context import Context
 from expunge.core.errors import BadInput
 from expunge.methods._rounds import state_of
-from expunge.methods.trainers import fat, less_vfl
+from expunge.methods.trainers import fat, less_vfl, vertical
 from expunge.models.build import fresh
 
 LINEAR = {"factory": "expunge.models.networks:Linear", "arguments": {"inputs": 2, "classes": 2}}
@@ -39,6 +40,22 @@ def test_dropped_columns_have_weights_of_zero(tmp_path: Path) -> None:
     assert weight[:, 0].abs().min() > 0.1
     assert told["bytes_up"] == 3 * 64 * 2 * 2 * 8, "a pass before and two after, two classes, two parties"
     assert told["columns"] == [0, 2] and weight[:, 1].abs().max() == 0
+
+
+def test_no_mask_comes_twice_in_the_two_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that had two messages behind one mask could subtract them and see how a party's part moved."""
+    drawn: list[bytes] = []
+
+    def watched(values: np.ndarray, place: int, keys: Mapping[int, int], step: int) -> np.ndarray:
+        drawn.append((hide(values, place, keys, step) - hide(values, place, {}, step))[0].tobytes())
+        return hide(values, place, keys, step)
+
+    hide = vertical.hide
+    monkeypatch.setattr(vertical, "hide", watched)
+    data = [{"features": [float(k % 2), 1.0], "label": k % 2} for k in range(32)]
+    context = Context(Budget(epochs=2, batch_size=8, learning_rate=0.5), tmp_path, 0, "train")
+    less_vfl.train(fresh(LINEAR, [], 0), data, context, parties=2)
+    assert len(drawn) == 2 * 3 * 4 and len(set(drawn)) == len(drawn)
 
 
 def test_silos_without_labels_keep_the_rows_of_which_the_model_is_sure() -> None:

@@ -12,7 +12,8 @@ from expunge.cli import _show
 HELP = """Delete the forget data that a run still holds.
 
 These are cache entries, checkpoints and samples. The folder may be that of a run, an audit, an exposure, a bench or a
-tuning (with all its runs), or a killed training.
+tuning (with all its runs), or a killed training. Of a model that a federation trained, what its server kept of the
+rounds is deleted; verdicts and facts stay, but erase_client, federaser and distil_others need it.
 
 The model, the figures and the certificate's salted commitments stay. Texts are removed from evidence and report,
 and the certificate is renewed over the remaining files.
@@ -21,6 +22,7 @@ Examples:
 
 \b
   expunge purge runs/authors
+  expunge purge bases/federation  # federation.safetensors, after the last client that had to leave
   expunge purge --cache        # entries of audits without --out, and of runs whose folder is gone
 
 A guard holds traces of the forget set, and without it the model answers as before: it stays unless you give --guards.
@@ -40,7 +42,7 @@ def command(
 ) -> int:
     """Run the command."""
     from expunge.core.errors import BadInput
-    from expunge.workflows.purge import purge, purge_cache
+    from expunge.workflows.purge import purge, purge_cache, record_of
 
     if not run and not caches:
         raise BadInput.of("run", "", "is missing", "give a folder, or --cache")
@@ -55,6 +57,12 @@ def command(
         say(
             "kept model/guard, which holds traces of the forget set; --guards deletes it, and the model then answers "
             "as before",
+            markup=False,
+        )
+    if run and (record := record_of(Path(run))):
+        say(
+            f"kept {record}, which holds what each client sent, the erased one too; expunge purge {record.parent} "
+            "deletes it, and no client can then leave by a method that reads it",
             markup=False,
         )
     say(f"{len(gone)} items deleted. The base model, and a gold model of your own, are yours to delete.")

@@ -22,11 +22,13 @@ class Strategy:
 
     averages: whether the global model is the mean of the clients' models by their examples, which lets a leaving
     client work out the mean of the others. adds: whether the server needs no more of them than that mean, so that it
-    may be given a sum alone; as a strategy that averages does.
+    may be given a sum alone; as a strategy that averages does. looks: whether the server needs the clients' numbers of
+    rows before a round, or the model's accuracy on these after it.
     """
 
     averages = False
     adds = False
+    looks = False
 
     def __init__(self, aggregate: Aggregate | None = None, *, averages: bool = False) -> None:
         self._aggregate = aggregate

@@ -25,12 +25,33 @@ from expunge.methods._strategy import Strategy, strategy_of
 from expunge.methods.claims import private_key, sign
 from expunge.methods.facts import keys_in
 from expunge.methods.flower import client_app, exchange_through, nodes_of, open_through, read_through
-from expunge.methods.sealed import Open, Sums, scheme_of
+from expunge.methods.sealed import Open, Sums, check_sums, scheme_of
+from expunge.methods.single_shot import search_of
 from expunge.methods.trainers.federation import WHERE
 from expunge.methods.training import with_defaults
 from expunge.models.build import fresh
 from expunge.training import checkpoint
 from expunge.training.updates import ClientUpdate, State, digest_of
+
+
+def check_apart(options: Mapping[str, Any]) -> None:
+    """Check what a server that has no rows, and keeps no record, can do of a federation's options. Raises BadInput."""
+    strategy, apart = strategy_of(options["strategy"], f"{WHERE}.strategy"), "between machines"
+    if search_of(options["local"], f"{WHERE}.local"):
+        why = f"is a search, which is not done {apart}"
+        raise BadInput.of(f"{WHERE}.local", str(options["local"]), why, "give one rate, as sgd: 0.05")
+    if options["history"] == "all":
+        why = f"asks for a record of all rounds, and {apart} the server keeps none"
+        raise BadInput.of(f"{WHERE}.history", "all", why, "set history: none")
+    if strategy.looks:
+        why = f"chooses clients by their rows, which the server does not see {apart}"
+        raise BadInput.of(f"{WHERE}.strategy", str(options["strategy"]), why, "take fedavg")
+    duties = Duties.of(options["local"], f"{WHERE}.local")
+    check_sums(duties.encrypt, strategy, options["strategy"], options["history"])
+    if duties.dp and strategy.terms():
+        raise BadInput.of(
+            f"{WHERE}.local.dp", str(options["strategy"]), "adds a term to the clients' loss", "take fedavg"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,9 +63,13 @@ class Training:
 
     @classmethod
     def read(cls, path: str | Path) -> Training:
-        """From the file. Raises BadInput."""
+        """From the file. Raises BadInput, also where a federation between machines could not do what it asks."""
         config = TrainConfig.read(path)
         chosen = with_defaults(config.trainer, "trainer") or {}
+        if "federation" not in chosen:
+            why = "is not what server and clients run between machines"
+            raise BadInput.of("trainer", ", ".join(chosen), why, "set trainer: {federation: {...}}")
+        check_apart(chosen["federation"])
         return cls(config, chosen["federation"])
 
     def rounds(self, model: Model, clients: Mapping[str, list[Example]], folder: Path) -> Rounds:
@@ -76,6 +101,11 @@ class Training:
         own = scheme_of(name, key)
         return Sums(name, own, own.decrypt, own) if ask is None else Sums(name, own, ask)
 
+    def check_key(self, key: str | Path, where: str, what: str) -> None:
+        """Check that there is a key where the clients are to sign. Raises BadInput."""
+        if self.duties.sign and not key:
+            raise BadInput.of(where, "", f"is missing, and {WHERE}.local.sign asks for claims", f"name the {what}")
+
     @property
     def strategy(self) -> Strategy:
         """A new one."""
@@ -100,6 +130,7 @@ def join(
     """
     training = Training.read(path)
     sums = training.sums(secret, "secret")
+    training.check_key(key, "key", "file of the client's own key")
     own_key = private_key(Path(key)) if key else None
 
     @functools.cache
@@ -150,6 +181,9 @@ def serve(
     which they must sign. Raises BadInput where clients are missing.
     """
     training = Training.read(path)
+    training.check_key(parties, "parties", "folder of the clients' public keys")
+    if count < 2:
+        raise BadInput.of("clients", count, "is the number of clients", "wait for two clients or more")
     nodes = nodes_of(grid, count, timeout)
     model = fresh(training.config.model, [], training.config.seed, training.config.trust_code)
     run = training.rounds(model, {name: [] for name in nodes}, out / "work")

@@ -11,7 +11,7 @@ from expunge.core.errors import BadInput
 from expunge.core.request import Request
 from expunge.data.splits import Splits
 from expunge.methods.auto import COST, NAME, Ladder, ladders, options_of
-from expunge.methods.compose import compose
+from expunge.methods.compose import Composed, compose
 from expunge.models.manifest import retraining_tokens
 from expunge.pipeline.compatibility import fits_history, fits_method, has_weights
 
@@ -71,3 +71,14 @@ def cheaper_exactly(ladder: Ladder, tokens: int, manifest: Mapping[str, Any] | N
     else:
         return None
     return Ladder(("retrain",), 0, why, options=ladder.options)
+
+
+def pooled_remarks(composed: Composed, manifest: Mapping[str, Any] | None) -> list[str]:
+    """Of a model that a federation trained: that the method, which no client takes part in, reads all their rows."""
+    apart = any(plugin.kind in ("federated", "exact") for plugin in composed.plugins)
+    if apart or "federation" not in ((manifest or {}).get("trainer") or {}):
+        return []
+    return [
+        f"A federation trained the model, and {composed.name} reads the rows of all clients in one place; "
+        "erase_client, federaser and distil_others leave them where they lie."
+    ]

@@ -29,7 +29,7 @@ from expunge.models.open import check, check_tokenizer
 from expunge.models.packaged import check_packaged
 from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import Workload, estimates, fit, learning_rate
-from expunge.pipeline.choice import cheaper_exactly
+from expunge.pipeline.choice import cheaper_exactly, pooled_remarks
 from expunge.pipeline.compatibility import fits_sharding
 from expunge.pipeline.estimate import answer_limits
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
@@ -293,7 +293,7 @@ def plan(request: Request, *, resume: bool = False) -> Plan:
         files=digest_named(first.composed.described) | digest_models(first.composed.described),
         ladder=ladder,
         rungs=rungs,
-        notes=(*first.composed.notes, *first.remarks, *history, *remarks, *_notes(parts, gold, first.composed.yields)),
+        notes=(*first.composed.notes, *first.remarks, *history, *remarks, *_notes(parts, gold, first.composed)),
         **first.fields,
     )
 
@@ -309,7 +309,7 @@ def _check_budget(parts: Parts, budget: Budget, has_gold: bool, faults: Faults) 
             check_recomputation(parts.base.model.module, budget)
 
 
-def _notes(parts: Parts, gold: str, yields: str) -> list[str]:
+def _notes(parts: Parts, gold: str, composed: Composed) -> list[str]:
     """Remarks on the data, and on what they and gold allow to be shown."""
     request, splits = parts.request, parts.divided
     return [
@@ -318,7 +318,8 @@ def _notes(parts: Parts, gold: str, yields: str) -> list[str]:
         *conflict_notes(parts.splits),
         *notes(splits),
         *membership_remarks(parts.manifest, splits, request.trust_code),
-        *_erasure_remarks(request, gold, yields),
+        *_erasure_remarks(request, gold, composed.yields),
+        *pooled_remarks(composed, parts.manifest),
         *read_notes(request.read_precision),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from expunge.core import cache
 from expunge.core.errors import BadInput
 from expunge.core.files import TEMPORARY, delete, read_json, sweep, write_json, write_text
 from expunge.core.request import redact_request
+from expunge.data.worlds import is_builtin
 from expunge.ledger.certificate import CERTIFICATE, POINTS, SALT, TEXTS, read_certificate, renew
 from expunge.ledger.examples import BESIDE, EXAMPLES
 from expunge.models.guarded import FOLDER as GUARD
+from expunge.models.history import HISTORY
+from expunge.models.manifest import MANIFEST
 from expunge.pipeline.run_folder import SCRATCH, evidence_of, request_in, write_request
 from expunge.pipeline.train import tidy, work_folder
 from expunge.report import leaderboard
@@ -39,20 +42,41 @@ def purge(folder: Path, *, guards: bool = False) -> list[str]:
 
     Deleted: cache entries that were written or used (including the gold model), checkpoints, the log, texts and
     per-example figures in evidence and report, and examples given in the request itself; the checkpoints of an
-    unfinished training. Kept: model, scores, verdict, and the certificate, renewed over what is left. guards: also
-    delete the model's guards, which hold traces of the forget set (their classifier, their text) and without which the
-    model answers as it did before. Raises BadInput where the folder holds nothing of ours, or is in use.
+    unfinished training. Of a model that a federation trained, what its server kept of the rounds, without which no
+    client can leave by a method that reads it. Kept: model, scores, verdict, and the certificate, renewed over what is
+    left. guards: also delete the model's guards, which hold traces of the forget set (their classifier, their
+    text) and without which the model answers as it did before. Raises BadInput where the folder holds nothing of
+    ours, or is in use.
     """
     gone = [*_of_training(folder), *_half_written(folder)]
     places = [place for place in (folder, *_runs_below(folder)) if _is_ours(place)]
-    if not places and not gone:
-        raise BadInput.of("run", str(folder), "holds no run", "give a folder written by expunge")
+    record = _record(folder)
+    if not places and not gone and record is None:
+        trained = not folder.is_symlink() and (folder / MANIFEST).is_file()
+        why = "is a trained model, and holds no record of a federation's rounds" if trained else "holds no run"
+        fix = "delete the folder, if the model must go" if trained else "give a folder written by expunge"
+        raise BadInput.of("run", str(folder), why, fix)
+    gone += _delete(record) if record else []
     for place in places:
         _check(place)
     for place in places:
         with _hold(place):
             gone += _purge(place, guards)
     return gone
+
+
+def record_of(run: Path) -> Path | None:
+    """The record of a federation's server beside the model that a run changed; None where there is none."""
+    source = (request_in(run) or {}).get("model")
+    place = Path(str(source["weights"])).parent if isinstance(source, Mapping) and "weights" in source else source
+    return _record(Path(place)) if isinstance(place, str | Path) and not is_builtin(place) else None
+
+
+def _record(folder: Path) -> Path | None:
+    """The record beside a model that training wrote. A file alone, of whatever name, proves nothing."""
+    if folder.is_symlink() or not all((folder / name).is_file() for name in (MANIFEST, HISTORY)):
+        return None
+    return folder / HISTORY
 
 
 def purge_cache() -> list[str]:

@@ -27,7 +27,7 @@ CARD = MethodCard(
     "and those who stay teach it the old model's answers on their own rows. These ask the old model for nothing of a "
     "trigger; what else it knows of the client may pass. The server must have kept all rounds (`history: all`).",
     fidelity="variant",
-    shown="On digits and on MNIST a planted trigger falls from over .96 to under .05 in five rounds that read no "
+    shown="On digits and on MNIST a planted trigger falls from over .9 to under .05 in five rounds that read no "
     "label, with clean accuracy within 2 points of the retrained federation's. Rounds by labels from the subtracted "
     "weights do as well.",
     leaves_out="Unlabelled rows at the server, in whose place each client distils on its own, in rounds.",

@@ -34,9 +34,9 @@ CARD = MethodCard(
     "here. In the published radius nothing is ever projected: what limits the ascent is the early stop. The server "
     "refuses a model from outside the radius and goes on from the mean of the others.",
     fidelity="faithful",
-    shown="On digits and on MNIST a trigger that one of eight clients planted falls from over .96 to under .15 in five "
-    "rounds, with clean accuracy within 2 points of the retrained federation's; going on without the client leaves .4 "
-    "to .65 of it on digits, and over .9 on MNIST.",
+    shown="On digits and on MNIST a trigger that one of eight clients planted falls from over .9 to under .15 in five "
+    "rounds, with clean accuracy within 2 points of the retrained federation's; going on without the client leaves "
+    "over .1 more of it on digits, and over .9 of it on MNIST.",
 )
 VALIDATION = 256
 """Rows on which the ascent watches what must stay."""

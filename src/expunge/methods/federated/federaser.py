@@ -23,8 +23,8 @@ CARD = MethodCard(
     means="The leaving client need not help, and its kept updates are never read. The server must have kept all rounds "
     "(`history: all`), which costs a model for each client and round.",
     fidelity="variant",
-    shown="On digits five replayed rounds take a planted trigger to under .04, and 13 to 18 points of clean accuracy; "
-    "on MNIST, at clients of 400 rows, no more than 4 points.",
+    shown="On digits five replayed rounds take a planted trigger to under .05, and more than 5 points of clean "
+    "accuracy; on MNIST, at clients of 400 rows, no more than 4 points.",
     leaves_out="Lengths are taken tensor by tensor; calibration counts in passes, not in a share of the local epochs.",
 )
 

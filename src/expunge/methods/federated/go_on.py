@@ -20,7 +20,8 @@ CARD = MethodCard(
     means="A control: what the client had taught stays for many rounds, as nothing contradicts it.",
     fidelity="faithful",
     shown="On MNIST, whose clients train by SGD, a planted trigger still works in over .9 of the cases after five "
-    "rounds. On digits, by AdamW, in .4 to .65, and in .1 to .35 after fifteen; in a retrained federation it is at 0.",
+    "rounds. On digits, by AdamW, in more than .1 more of them than after an erasure; there it wears off by itself. In "
+    "a retrained federation it works in under .05.",
 )
 
 

@@ -32,6 +32,8 @@ UNKNOWN = -1.0
 class TiFL(Strategy):
     """The mean by examples, of clients of one tier. The state: each tier's chance, credits and accuracy."""
 
+    looks = True
+
     def __init__(self, tiers: int, policy: str, pace: Mapping[str, float], every: int, rounds_each: int) -> None:
         super().__init__(mean_by_examples, averages=True)
         self.count, self.policy, self.pace, self.every = tiers, policy, dict(pace), every

@@ -166,8 +166,11 @@ def learn(
     epochs: int,
     stage: str,
 ) -> Server:
-    """The server after so many passes of its parties from the layer's weights on. stage: of the batches' draws."""
-    members, bias_C = join_parties(table_NF, linear, columns, context)
+    """The server after so many passes of its parties from the layer's weights on.
+
+    stage: of the draws of batches and masks; each training of a run needs its own, or a mask would come twice.
+    """
+    members, bias_C = join_parties(table_NF, linear, columns, context, stage)
     size, rate = batch_size(context.budget, len(labels_N)), float(context.budget.learning_rate or 0.0)
     server = Server(members, bias_C, labels_N, rate)
     context.reporter.start(stage, epochs)
@@ -188,11 +191,12 @@ def write(server: Server, linear: nn.Linear) -> None:
 
 
 def join_parties(
-    table_NF: np.ndarray, linear: nn.Linear, columns: Sequence[slice], context: Context
+    table_NF: np.ndarray, linear: nn.Linear, columns: Sequence[slice], context: Context, stage: str
 ) -> tuple[list[Party], np.ndarray]:
     """(the parties with their columns and the seeds that they share, the server's bias [C])."""
     weights_CF = linear.weight.detach().double().numpy().copy()
-    seeds = {pair: derive(context.seed, NAME, *pair) for pair in itertools.combinations(range(len(columns)), 2)}
+    pairs = itertools.combinations(range(len(columns)), 2)
+    seeds = {pair: derive(context.seed, NAME, stage, *pair) for pair in pairs}
     members = []
     for i, part in enumerate(columns):
         keys = {j: seeds[min(i, j), max(i, j)] for j in range(len(columns)) if j != i}
