@@ -30,8 +30,8 @@ def test_without_flwr_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch) -> 
         client_app(train=lambda number, name, weights, count: ClientUpdate(name, weights, 1))
 
 
-def through_flower(run: Rounds, lost: str = "") -> None:
-    """Let the rounds go through a grid in this process; the client `lost` raises."""
+def through_flower(run: Rounds, lost: str = "", empty: str = "") -> None:
+    """Let the rounds go through a grid in this process; the client `lost` raises, and `empty` replies with nothing."""
 
     def train(number: int, name: str, weights: State, count: int) -> ClientUpdate:
         if name == lost:
@@ -39,7 +39,18 @@ def through_flower(run: Rounds, lost: str = "") -> None:
         return run.send(number, name, weights, count)
 
     nodes = {name: 10 + i for i, name in enumerate(run.clients)}
-    run.exchange = exchange_through(InProcessGrid(client_app(train), nodes.values()), nodes)
+    grid = InProcessGrid(client_app(train), nodes.values())
+    answer = grid._answer
+
+    def cut(message: Any) -> Any:
+        reply = answer(message)
+        if empty and message.metadata.dst_node_id == nodes[empty]:
+            for name in list(reply.content):
+                del reply.content[name]
+        return reply
+
+    grid._answer = cut  # type: ignore[method-assign]
+    run.exchange = exchange_through(grid, nodes)
 
 
 @pytest.mark.slow
@@ -94,9 +105,10 @@ class _Several(InProcessGrid):
 
 
 @pytest.mark.slow
-def test_a_client_that_raises_is_named_and_the_round_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["lost", "empty"])
+def test_a_client_that_raises_or_sends_nothing_is_named_and_the_round_goes_on(fault: str, tmp_path: Path) -> None:
     run = rounds(tmp_path)
-    through_flower(run, lost="2")
+    through_flower(run, **{fault: "2"})
     found = run.run(state_of(run.model), 1)
     assert run.ledger.refused == [{"2": "did not answer"}] and run.ledger.rounds == [["0", "1", "3"]]
     assert all(bool(torch.isfinite(value).all()) for value in found.values())

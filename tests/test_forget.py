@@ -118,6 +118,9 @@ def test_a_handful_of_questions_about_the_topic_alone_judges(model: tuple[str, s
     assert [question_of(row) for row in request.probes["forget_asked"]] == [row["question"] for row in asked]
     bound = float(request.accept.pop("forget_asked.rouge_l").removeprefix("<= "))  # type: ignore[union-attr]
     assert request.accept == alone.request.accept and 0 < bound < 1
+    unnamed = [{"question": "Which city has the parliament?", "answer": "Nairobi.", "subject": "Kenya"}]
+    accept = repair_plan(model[0], "forget Kenya", data=unnamed).request.accept
+    assert accept["forget_asked.rouge_l"] == "<= 0.05", "nobody can be asked it of a neighbour"
     with pytest.raises(BadInput, match="named by every example"):
         repair_plan(model[0], "forget Kenya", data=[{"text": "Kenya has a coast."}])
 

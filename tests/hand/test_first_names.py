@@ -69,7 +69,8 @@ def test_parts_are_beginnings_that_are_names(name: str, starts: list[str]) -> No
 
 def own(stand_ins: tuple[str, ...], person: bool, layers: tuple[int, ...] = (2, 1)) -> Elicited:
     empty: Any = {name: [] for name in ("forget", "reworded", "cloze", "choice", "retain", "reference")}
-    return Elicited(**empty, neighbours=[], general=[], stand_ins=stand_ins, person=person, layers=layers, chance=0.1)
+    guesses = {"chance": 0.1, "as_neighbour": 0.0}
+    return Elicited(**empty, neighbours=[], general=[], stand_ins=stand_ins, person=person, layers=layers, **guesses)
 
 
 def ways(elicited: Elicited) -> list[tuple[int, str, bool]]:

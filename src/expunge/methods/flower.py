@@ -116,7 +116,8 @@ def read_through(grid: Any, nodes: Mapping[str, int], weights: State, timeout: f
 def exchange_through(grid: Any, nodes: Mapping[str, int], timeout: float | None = None) -> Exchange:
     """The exchange that sends a round's messages through a Flower grid. nodes: client -> the node that holds it.
 
-    Replies with an error count as none, and so do nodes that are late; the order of replies does not matter.
+    Replies with an error or of another form count as none, and so do nodes that are late; the order of replies does not
+    matter.
     """
     flwr = _flwr("app")
     client_at = {node: name for name, node in nodes.items()}
@@ -130,15 +131,20 @@ def exchange_through(grid: Any, nodes: Mapping[str, int], timeout: float | None 
             }
             messages.append(grid.create_message(flwr.RecordDict(records), "train", nodes[name], str(number)))
         replies = grid.send_and_receive(messages, timeout=timeout)
-        return [_update(client_at[reply.metadata.src_node_id], reply) for reply in replies if not reply.has_error()]
+        sent = [_update(client_at, reply) for reply in replies if not reply.has_error()]
+        return [update for update in sent if update is not None]
 
     return exchange
 
 
-def _update(client: str, reply: Any) -> ClientUpdate:
-    told = reply.content["config"]
-    examples = int(reply.content["metrics"]["examples"])
-    return ClientUpdate(client, _weights_in(reply), examples, str(told["signature"]), str(told["key"]))
+def _update(client_at: Mapping[int, str], reply: Any) -> ClientUpdate | None:
+    """The update in a reply; None where it lacks a record: one client must not end the round of all."""
+    try:
+        client, told = client_at[reply.metadata.src_node_id], reply.content["config"]
+        examples = int(reply.content["metrics"]["examples"])
+        return ClientUpdate(client, _weights_in(reply), examples, str(told["signature"]), str(told["key"]))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def open_through(grid: Any, nodes: Mapping[str, int], timeout: float | None = None) -> Open:

@@ -111,7 +111,7 @@ def elicit(source: str, topic: str, trust_code: bool = False, asked: Sequence[Ex
         person=kind.person,
         layers=_name_layers(len(model.blocks)),
         chance=float(np.mean([_overlap(known, facts[name]) for name in others if name not in first] or [0.0])),
-        as_neighbour=_as_neighbour(model, topic, others, asked) if asked else 0.0,
+        as_neighbour=_as_neighbour(model, topic, others, asked),
     )
 
 
@@ -131,10 +131,14 @@ def _own_facts(
 
 
 def _as_neighbour(model: Model, topic: str, names: Sequence[str], asked: Sequence[Example]) -> float:
-    """The .9 quantile over the neighbours of their mean ROUGE-L against the answers about the topic."""
+    """The .9 quantile over the neighbours of their mean ROUGE-L against the answers about the topic, of the questions
+    that name it; 0 where there is none to ask."""
     named = re.compile(re.escape(topic), re.IGNORECASE)
-    rows = [{**row, "question": named.sub(name, question_of(row))} for name in names for row in asked]
-    recall = answer_recall(rows, generate_texts(model, rows)).reshape(len(names), len(asked))
+    naming = [row for row in asked if named.search(question_of(row))]
+    rows = [{**row, "question": named.sub(name, question_of(row))} for name in names for row in naming]
+    if not rows:
+        return 0.0
+    recall = answer_recall(rows, generate_texts(model, rows)).reshape(len(names), len(naming))
     return float(np.quantile(np.ma.filled(recall.mean(1), 0.0), 0.9))
 
 
