@@ -14,6 +14,8 @@ from expunge.core.budget import Budget
 from expunge.core.compute import Compute
 from expunge.core.context import Context
 from expunge.core.contracts import Output, Reference, Step, want_of
+from expunge.core.errors import BadInput
+from expunge.data.examples import identity
 from expunge.methods._ngram import Ngrams
 from expunge.methods._quantiles import entropy_of, match_partners, match_quantiles, with_entropy, with_label
 from expunge.methods._recall import recall, shared_recall
@@ -22,6 +24,7 @@ from expunge.methods.compose import compose
 from expunge.methods.objective import plain_training
 from expunge.methods.objectives.proxy_gold import proxy_gold, unseen_labels
 from expunge.methods.retain.distillation import Distillation, distillation
+from expunge.methods.weights.lora import lora
 from expunge.models.metering import count_passes
 from expunge.models.new_lm import fresh_lm, texts_of, tokenizer_for
 from expunge.models.passes import passes
@@ -179,6 +182,33 @@ def test_without_a_holdout_the_patterns_stand_as_they_are(splits: Any, tmp_path:
     context = Context(Budget(steps=1, batch_size=4, learning_rate=1e-4, stop="none"), tmp_path)
     composed.method(model(splits), some, context)
     assert context.notes["proxy_gold"]["unseen_examples"] == 0
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_short_retraining_may_teach_in_place_of_n_grams(rank: int, splits: Any, tmp_path: Path) -> None:
+    """Without a holdout what is kept is what the base's start says after half of its examples, drawn from retain."""
+    start, some = model(splits), {name: splits[name] for name in ("forget", "retain")}
+    start.save(tmp_path / "start")
+    hashes = [identity(row)[:16] for part in some.values() for row in part]
+    length = {"batch_size": 4, "learning_rate": 1e-2}
+    manifest = {"model": str(tmp_path / "start"), "seed": 0, "hashes": hashes, "budget": {"epochs": 40, **length}}
+    composed = compose({"proxy_gold": {"part": 0.5, "rank": rank}})
+    budget = Budget(steps=1, batch_size=4, learning_rate=1e-4, stop="none")
+    context = Context(budget, tmp_path / "run", manifest=manifest)
+    composed.method(model(splits), some, context)
+    taught, outcome = context.notes["short_training"]["outcome"], context.notes["outcome"]
+    assert taught["steps"] == 60 and outcome["tokens"] > taught["tokens"] > 0
+
+    training = plain_training("retain")
+    training.weights = lora(rank=rank, lora_alpha=2 * rank) if rank else training.weights
+    own = Context(Budget(steps=60, **length), tmp_path / "own", stage="apply/short_training")
+    teacher = training(model(splits), {"retain": some["retain"]}, own)
+    kept = composed.objective.terms["forget"].loss.teacher.values
+    for rows, out in passes(teacher, some["forget"], want_of({"logp"})):
+        then = kept.top_BTK[rows, -out.logp_BT.shape[1] :, 0][out.mask_BT]
+        assert then.tolist() == pytest.approx(out.logp_BT[out.mask_BT].tolist(), abs=1e-4)
+    with pytest.raises(BadInput, match="training manifest"):
+        composed.method.fits(start, some, None)
 
 
 def test_a_run_lowers_both_losses(splits: Any, tmp_path: Path) -> None:

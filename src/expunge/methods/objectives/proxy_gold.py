@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Reference, Run, Step, want_of
@@ -14,6 +14,8 @@ from expunge.data.sampling import halves
 from expunge.methods._distribution import kl_BT
 from expunge.methods._ngram import Ngrams, answer_tokens
 from expunge.methods._quantiles import LIKELIEST, match_partners, match_quantiles, with_entropy, with_label
+from expunge.methods._short_training import train_short
+from expunge.models.build import check_retrainable
 from expunge.models.logits import measure_NV, spread
 from expunge.models.passes import passes
 from expunge.training.references import Record
@@ -43,37 +45,76 @@ RECIPE = {
 }
 KEPT = want_of({"topk:64"})
 """The label and the most likely others are kept of the stand-in's distribution, and the rest as one bucket."""
+Answers = Sequence[Sequence[int]]
+"""The counted tokens of each forget row's answer."""
+Says = Callable[[int], Tensor]
+"""Place of a forget row -> [T, V] the teacher's log-probabilities before each token of its answer."""
 
 
 class ProxyGold(LossTerm):
     """The loss, and the stand-in's distribution at each forget position, which `prepare` makes."""
 
-    def __init__(self, label: float, order: int, match_entropy: bool) -> None:
+    def __init__(self, label: float, order: int, match_entropy: bool, part: float, rank: int) -> None:
         super().__init__()
         self.label, self.order, self.match_entropy = label, order, match_entropy
+        self.part, self.rank = part, rank
         self.reads = ("holdout",) if match_entropy else ()
         self.teacher = Record({}, Reference())
         self.unseen = 0
 
+    def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
+        """Raises BadInput where the model cannot be trained again from its start, and the teacher would be."""
+        if self.part:
+            check_retrainable(manifest, model, "proxy_gold")
+
     def prepare(self, run: Run) -> None:
-        """Count the patterns of retain, and read unseen labels under the reference model."""
+        """Make the stand-in, and read unseen labels under the reference model."""
         rows = run.examples("forget")
         if not rows:
             return
-        words = next(out.logits_BTV.shape[-1] for _, out in passes(run.model, rows[:1], want_of({"logits"})))
-        patterns = Ngrams(answer_tokens(run.model, run.splits["retain"]), words, self.order)
         answers = answer_tokens(run.model, rows)
         unseen = halves(run.splits.get("holdout", []), run.context.seed)[0]
-        goals = like_unseen(patterns, answers, run.model, unseen) if unseen else [None] * len(answers)
-        found = [stand_in(patterns, *both, self.match_entropy) for both in zip(answers, goals, strict=True)]
-        index, top, rest = (torch.cat([one[name] for one in found]) for name in ("index", "top", "rest"))
+        if self.part:
+            found = run.context.once("proxy_gold", lambda: self._trained(run, answers, unseen))
+            self.trained = int(run.context.notes["short_training"]["outcome"]["tokens"])
+        else:
+            found = self._counted(run, answers, unseen)
         self.unseen = len(unseen)
         width = max(map(len, answers))
         mask_RT = torch.tensor([[False] * (width - len(answer)) + [True] * len(answer) for answer in answers])
         values = Reference(
-            index_BTK=spread(index, mask_RT), top_BTK=spread(top, mask_RT), rest_BT=spread(rest, mask_RT)
+            index_BTK=spread(found["index"], mask_RT),
+            top_BTK=spread(found["top"], mask_RT),
+            rest_BT=spread(found["rest"], mask_RT),
         )
         self.teacher = Record({row: i for i, row in enumerate(run.rows("forget"))}, values)
+
+    def _counted(self, run: Run, answers: Answers, unseen: Sequence[Example]) -> dict[str, Tensor]:
+        """What the patterns of retain's answers say of each forget position."""
+        rows = run.examples("forget")
+        words = next(out.logits_BTV.shape[-1] for _, out in passes(run.model, rows[:1], want_of({"logits"})))
+        patterns = Ngrams(answer_tokens(run.model, run.splits["retain"]), words, self.order)
+        return self._matched(run.model, answers, unseen, lambda i: patterns.log_probabilities(answers[i]))
+
+    def _trained(self, run: Run, answers: Answers, unseen: Sequence[Example]) -> dict[str, Tensor]:
+        """What a short training without the forget set says of each forget position."""
+        teacher, _ = train_short(run, "short_training", self.part, rank=self.rank)
+        rows = run.examples("forget")
+
+        def says(i: int) -> Tensor:
+            _, out = next(passes(teacher, rows[i : i + 1], want_of({"logits"})))
+            return out.logits_BTV[out.mask_BT].float().log_softmax(-1).cpu()
+
+        return self._matched(run.model, answers, unseen, says)
+
+    def _matched(self, model: Model, answers: Answers, unseen: Sequence[Example], says: Says) -> dict[str, Tensor]:
+        """The stand-in's distributions, with labels as likely as unseen ones where there are any."""
+        goals = like_unseen(says, answers, model, unseen) if unseen else [None] * len(answers)
+        found = [
+            stand_in(says(i), answer, goal, self.match_entropy)
+            for i, (answer, goal) in enumerate(zip(answers, goals, strict=True))
+        ]
+        return {name: torch.cat([one[name] for one in found]) for name in ("index", "top", "rest")}
 
     def __call__(self, step: Step) -> Tensor:
         forget = step["forget"]
@@ -87,13 +128,13 @@ class ProxyGold(LossTerm):
         return {"proxy_gold": {"unseen_examples": self.unseen}}
 
 
-def stand_in(patterns: Ngrams, answer: Sequence[int], goal_T2: Tensor | None, match_entropy: bool) -> dict[str, Tensor]:
+def stand_in(logp_TV: Tensor, answer: Sequence[int], goal_T2: Tensor | None, match_entropy: bool) -> dict[str, Tensor]:
     """Make what is kept of the stand-in's distribution at each token of an answer.
 
     Labels are as likely as the goal has them and, with match_entropy, all others as hard to guess. goal_T2:
-    log-probability of the label, entropy of the others (nats); None: as counted.
+    log-probability of the label, entropy of the others (nats); None: as the teacher has them.
     """
-    logp_TV, labels_T = patterns.log_probabilities(answer), torch.tensor(answer)
+    labels_T = torch.tensor(answer)
     if goal_T2 is not None and match_entropy:
         others_TV = logp_TV.scatter(-1, labels_T[:, None], -torch.inf)
         logp_TV = with_entropy(others_TV, goal_T2[:, 1]).scatter(-1, labels_T[:, None], 0.0)
@@ -104,14 +145,12 @@ def stand_in(patterns: Ngrams, answer: Sequence[int], goal_T2: Tensor | None, ma
     return {"index": found["index"], "top": top, "rest": rest}
 
 
-def like_unseen(
-    patterns: Ngrams, answers: Sequence[Sequence[int]], model: Model, unseen: Sequence[Example]
-) -> tuple[Tensor, ...]:
+def like_unseen(says: Says, answers: Answers, model: Model, unseen: Sequence[Example]) -> tuple[Tensor, ...]:
     """Per answer [T, 2], the goal of each token: that of the unseen label which is as likely among those as it is here.
 
     One pair of numbers goes together, because Min-K%++ reads a label's likelihood against how sure the model was.
     """
-    own_N = torch.cat([patterns.log_probabilities(a).gather(-1, torch.tensor(a)[:, None])[:, 0] for a in answers])
+    own_N = torch.cat([says(i).gather(-1, torch.tensor(a)[:, None])[:, 0] for i, a in enumerate(answers)])
     logp_M, entropy_M = unseen_labels(model, unseen)
     goal_N2 = torch.stack([match_quantiles(own_N, logp_M), match_partners(own_N, logp_M, entropy_M)], -1)
     return goal_N2.split([len(answer) for answer in answers])
@@ -131,7 +170,12 @@ def unseen_labels(model: Model, rows: Sequence[Example]) -> tuple[Tensor, Tensor
 
 
 def proxy_gold(
-    *, label: Annotated[float, Ge(0)] = 0.15, order: Annotated[int, Ge(1), Le(8)] = 4, match_entropy: bool = False
+    *,
+    label: Annotated[float, Ge(0)] = 0.15,
+    order: Annotated[int, Ge(1), Le(8)] = 4,
+    match_entropy: bool = False,
+    part: Annotated[float, Ge(0), Lt(1)] = 0.0,
+    rank: Annotated[int, Ge(0), Le(4096)] = 0,
 ) -> LossTerm:
     """Teach the model what somebody would say who knows how answers sound, and none of the facts.
 
@@ -142,5 +186,9 @@ def proxy_gold(
 
     match_entropy makes all other tokens as hard to guess as beside those labels, by a temperature per position: n-grams
     are less sure of what they say than a model that learned others by heart, and Min-K%++ tells that.
+
+    part: the teacher is a short retraining in place of n-grams: the weights that the base's training began with (its
+    manifest knows them: a pretrained parent, or a fresh initialisation) after this share of its examples, drawn from
+    retain. rank: of low-rank adapters that learn in place of all its weights; 0 for none.
     """
-    return ProxyGold(label, order, match_entropy)
+    return ProxyGold(label, order, match_entropy, part, rank)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Output, Reference, Run, Step, want_of
 from expunge.methods._distribution import kl_BT, squares_BT
-from expunge.methods.objective import plain_training
-from expunge.models.build import again, budget_of, check_retrainable
+from expunge.methods._short_training import train_short
+from expunge.models.build import check_retrainable
 from expunge.training.references import Key, Record, record
 
 CARD = MethodCard(
@@ -67,18 +66,7 @@ class StandIn(LossTerm):
             self.teacher[name] = Record(rows, Reference(**kept))
 
     def _values(self, run: Run) -> dict[str, Tensor]:
-        manifest = run.context.manifest
-        assert manifest is not None, "fits() refuses a model without one"
-        budget = budget_of(manifest)
-        batch = max(1, round(self.batch * (budget.batch_size or 1)))
-        steps = self.part * (budget.steps or 0) / self.batch
-        if budget.epochs is not None:
-            steps = self.part * budget.epochs * len(manifest["hashes"]) / batch
-        own = budget.model_copy(update={"epochs": None, "steps": math.ceil(steps), "batch_size": batch})
-        teacher = again(manifest, run.model)
-        teacher.module.to(next(run.model.module.parameters()).device)
-        context = run.context.child("stand_in", budget=own, watch=None, manifest=None)
-        plain_training("retain")(teacher, {"retain": run.splits["retain"]}, context)
+        teacher, _ = train_short(run, "stand_in", self.part, batch=self.batch)
         found: dict[str, Tensor] = {}
         for name in STREAMS:
             values = record(teacher, run.examples(name), KEPT)
