@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -245,6 +246,9 @@ def test_two_models_are_relearned_at_one_rate() -> None:
         return relearn_forget()(replace(aimed(model, {"forget": forget}, plain=plain, rate=0.5), **fields))
 
     alone = relearned(soft, role="gold")
+    heights = [point["value"] for point in alone.curve]
+    area = sum((a + b) / 2 for a, b in itertools.pairwise(heights)) / (len(heights) - 1)
+    assert alone.more["area"][2].value == pytest.approx(area) and alone.more["area"][2].n == 6
     golds = {
         role: AttackedGold({"relearn_forget": alone}, lambda: soft, np.zeros(8)) for role in ("gold", "second_gold")
     }

@@ -18,10 +18,9 @@ from expunge.attacks.shared.recovery import (
     figure_of,
     teach,
 )
-from expunge.attacks.shared.relearning import steps_to_half, taught_examples
+from expunge.attacks.shared.relearning import Course, mean_heights, of_all, steps_to_half, taught_examples
 from expunge.core.card import AttackCard, Example
 from expunge.core.random import seed_libraries
-from expunge.evaluation.arrays import only
 from expunge.evaluation.attack import Attack, Found, Target
 from expunge.evaluation.scores import Figure, NotMeasured
 from expunge.models.adapters import insert, linear_targets
@@ -46,9 +45,6 @@ RATES = (0.1, 0.3, 1.0)
 """Learning rates of all weights, as shares of the model's own."""
 ADAPTER_FACTOR = 10
 """An adapter learns at this many times the rate of all weights, as is usual (Hu et al. 2021)."""
-
-Course = list[tuple[int, np.ndarray]]
-"""(step, [n] knowledge of the examples that count) at each check, step 0 first."""
 
 
 def relearn_grid(
@@ -76,7 +72,7 @@ def relearn_grid(
         best = max(courses, key=lambda name: max(_heights(courses[name])))
         course, heights = courses[best], _heights(courses[best])
         top = int(np.argmax(heights))
-        recovered_N, area_N = (_spread(values, counts_N) for values in (course[top][1], _area(course)))
+        recovered_N, area_N = (of_all(values, counts_N) for values in (course[top][1], mean_heights(course)))
         why = f"most with {best}, {course[top][0]} of {steps} steps; taught {len(taught)} examples"
         curve = [{"x": step, "value": height} for (step, _), height in zip(course, heights, strict=True)]
         more = {"area": ("share", "gold", figure_of(area_N, f"with {best}"))} | _fewest_steps(target, counts_N, courses)
@@ -123,22 +119,6 @@ def _adapter(model: Any, rank: int, seed: int) -> Iterator[None]:
 
 def _heights(course: Course) -> list[float]:
     return [float(values.mean()) for _, values in course]
-
-
-def _area(course: Course) -> np.ndarray:
-    """[n] mean height of each example's curve, by trapezoids; a curve of one point has its height."""
-    steps = np.array([step for step, _ in course], dtype=float)
-    heights = np.stack([values for _, values in course])
-    if len(steps) == 1:
-        return np.asarray(heights[0])
-    return np.asarray((np.diff(steps)[:, None] * (heights[1:] + heights[:-1]) / 2).sum(0) / (steps[-1] - steps[0]))
-
-
-def _spread(values_n: np.ndarray, counts_N: np.ndarray) -> np.ndarray:
-    """[N] the values of the examples that count, the others masked."""
-    spread_N = np.zeros(len(counts_N))
-    spread_N[counts_N] = values_n
-    return only(spread_N, counts_N)
 
 
 def _fewest_steps(
