@@ -13,7 +13,9 @@ CARD = MethodCard(
     fidelity="faithful",
     means="Nothing holds the rest, and other classes or answers go with those that were to: a retain term or a floor "
     "would hold them. Of a class it ends further from gold than fine-tuning.",
-    shown="When it reaches the forget NLL of a retrained model, half of the retain probability is gone.",
+    shown="When it reaches the forget NLL of a retrained model, half of the retain probability is gone. Without a stop "
+    "`target: calibrated` brings its membership AUCs nearer to gold's on two small worlds, and ascent alone leaves no "
+    "held-out knowledge either way: the forget NLL runs on to three times gold's and further.",
     distributed=True,
 )
 RECIPE = {"floor": 0.0}

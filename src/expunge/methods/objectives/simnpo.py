@@ -16,7 +16,10 @@ CARD = MethodCard(
     needs={"forget": {"nll"}},
     fidelity="faithful",
     shown="At equal forget NLL short answers are forgotten further than long ones, but by two thirds of NPO's ratio "
-    "at most; closer to gold on forget quality is not shown.",
+    "at most; closer to gold on forget quality is not shown. Without a stop `target: calibrated` brings its membership "
+    "AUCs nearer to gold's with `beta: 0.5, forget_weight: 1` (.48 to .55 off without targets, .24 to .43 with them).",
+    means="With its own beta and weight it slows down long before the NLL of unseen examples, the membership AUCs "
+    ".4 off gold's: targets then change nothing.",
     distributed=True,
 )
 RECIPE = {"retain": "cross_entropy", "beta": 4.5, "forget_weight": 0.125}

@@ -19,7 +19,9 @@ CARD = MethodCard(
     wraps={"weights"},
     deterministic=True,
     means="Strengthens the few directions in which the base's training moved each matrix most, as far as the harm "
-    "lies there.",
+    "lies there. On a small model that fine-tuning had made answer everything it brought back at most one refusal in "
+    "a hundred (three seeds), and at alpha 1 it cost two fifths of the fine-tuned task and more; interpolation brought "
+    "back nine tenths of the refusals, at three quarters of the task and more.",
     fidelity="variant",
     leaves_out="extrapolation before the change, which makes a model robust: it follows the change and repairs",
 )

@@ -18,7 +18,10 @@ CARD = MethodCard(
     needs={"forget": ()},
     wraps={"weights"},
     deterministic=True,
-    means="A matrix whose change lies across the directions of the base's training keeps only what lies along them.",
+    means="A matrix whose change lies across the directions of the base's training keeps only what lies along them. "
+    "On a small model that fine-tuning had made answer everything it brought back .00, .04 and .24 of the refusals "
+    "(three seeds), a random basis on the same matrices more; with every matrix projected .18 to .82, and the "
+    "fine-tuned task was gone.",
     fidelity="variant",
     leaves_out="C = V Vᵀ / |V|, V = before - start, which scales the change: C projects onto V's leading directions",
 )
