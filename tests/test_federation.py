@@ -387,7 +387,7 @@ def test_a_hostile_leaving_client_is_refused(tmp_path: Path, monkeypatch: pytest
     train(config(tmp_path))
 
     def wreck(departure: Any, start: State, radius: float, settings: Any) -> State:
-        departure.context.notes["ascent"] = {"steps": 1, "stopped": 0.0, "moved": math.inf}
+        departure.context.notes["ascent"] = {"steps": 1, "rows": 1, "stopped": 0.0, "moved": math.inf}
         return {name: value + 100 for name, value in start.items()}
 
     monkeypatch.setattr(erase_client, "_ascend", wreck)

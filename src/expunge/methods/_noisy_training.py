@@ -51,9 +51,9 @@ def require_opacus() -> None:
 
 def check_noise(model: Model, terms: Mapping[str, Any], strategy: object) -> None:
     """Check that Opacus can train the model, and no strategy wants more of its loss. Raises BadInput."""
-    require_opacus()
     check_network(model)
     check_terms(terms, strategy)
+    require_opacus()
     training = model.module.training
     model.module.train(True)  # else Opacus says no more than that
     faults = importlib.import_module("opacus.validators").ModuleValidator.validate(model.module, strict=False)
