@@ -77,7 +77,7 @@ def test_the_evidence_has_rounds_parties_and_what_it_all_cost(out: Path) -> None
 def test_the_report_shows_rounds_curves_and_the_map_of_updates(out: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Round by round" in page and "1 to 12" in page and "own model" in page and "1 to 5" in page
-    for plot in ("movement", "distributions", "trade"):
+    for plot in ("movement", "roc", "relearning", "distributions", "trade"):
         assert f'id="plot-{plot}"' in page
     assert "Cost compared with retraining" in page
 

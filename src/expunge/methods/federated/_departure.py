@@ -137,10 +137,8 @@ class Leaves(Method):
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         options = federation_of(manifest)
-        clients_of([*splits["forget"], *splits["retain"]], _placing(options))
-        leaving, staying = (clients_of(splits[name], _placing(options)) for name in ("forget", "retain"))
         account = (manifest or {}).get("federation") or {}
-        duties = local_of({"federation": account}, options)
+        leaving, staying, duties = self.parties(splits, manifest)
         name = options["strategy"]
         strategy = strategy_of(name, f"{WHERE}.strategy")
         check_sums(duties.encrypt, strategy, name, options["history"])
@@ -161,6 +159,17 @@ class Leaves(Method):
         share = self.count(int(options["rounds"]), duties.epochs) / int(options["rounds"])
         self.steps, self.tokens = _share_of_training(share, len(splits["retain"]), manifest or {})
         return [*_absences(leaving, staying, account), *([BARE] if self.helps and duties.dp else [])]
+
+    @staticmethod
+    def parties(
+        splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+    ) -> tuple[Clients, Clients, Duties]:
+        """(rows to forget by client, rows that stay by client, the clients' part within a round). Raises BadInput."""
+        options = federation_of(manifest)
+        clients_of([*splits["forget"], *splits["retain"]], _placing(options))
+        leaving, staying = (clients_of(splits[name], _placing(options)) for name in ("forget", "retain"))
+        account = (manifest or {}).get("federation") or {}
+        return leaving, staying, local_of({"federation": account}, options)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         began = time.monotonic()
