@@ -93,7 +93,9 @@ def tidy(out: Path) -> None:
 
 
 def _same_lineage(manifest: Mapping[str, Any], lineage: Mapping[str, Any]) -> bool:
-    return canonical({key: manifest.get(key) for key in lineage}) == canonical(lineage)
+    """Whether a manifest is of this training; those of earlier versions do not say with whom rows lay."""
+    known = {key: value for key, value in lineage.items() if key != "homes" or key in manifest}
+    return canonical({key: manifest.get(key) for key in known}) == canonical(known)
 
 
 def start(config: TrainConfig) -> tuple[Model, list[Example]]:
