@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,13 @@ def test_a_request_erases_a_client_and_its_evidence_says_what_it_took(
     told = "".join(capsys.readouterr().out.split())  # lines are broken at the terminal's width
     assert f"kept{record},whichholdswhateachclientsent" in told
     assert record.is_file(), "the base is not the run's"
+    board = tmp_path / "board"
+    for seed in (0, 1):
+        shutil.copytree(tmp_path / "run", board / "erase_client" / f"seed-{seed}")
+    (board / "leaderboard.json").write_text(json.dumps({"rows": []}))
+    assert command(["purge", str(board)]) == 0
+    told = "".join(capsys.readouterr().out.split())
+    assert told.count(f"kept{record},") == 1 and record.is_file(), "once, though two runs of the bench changed it"
 
 
 @pytest.mark.parametrize("way", ["dirichlet", pytest.param("label", marks=pytest.mark.slow)])
@@ -379,7 +387,7 @@ def test_a_hostile_leaving_client_is_refused(tmp_path: Path, monkeypatch: pytest
     train(config(tmp_path))
 
     def wreck(departure: Any, start: State, radius: float, settings: Any) -> State:
-        departure.context.notes["ascent"] = {"steps": 1, "stopped": 0.0, "moved": math.inf}
+        departure.context.notes["ascent"] = {"steps": 1, "rows": 1, "stopped": 0.0, "moved": math.inf}
         return {name: value + 100 for name, value in start.items()}
 
     monkeypatch.setattr(erase_client, "_ascend", wreck)

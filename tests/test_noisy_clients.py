@@ -160,7 +160,7 @@ def test_epsilon_by_client_is_in_manifest_evidence_and_report(tmp_path: Path, mo
     ("options", "model", "why"),
     [
         ({"strategy": "fedprox"}, None, "adds a term to the clients' loss"),
-        ({}, NORMED, "cannot be had on this network"),
+        ({}, NORMED, "is BatchNorm, under which the rows of a batch have no gradients of their own"),
         ({"local": {"sgd": [0.1, 0.2], "dp": {}}}, None, r"local\.dp"),
     ],
 )

@@ -63,7 +63,7 @@ ENSEMBLES: dict[str, dict[str, Any]] = {
 """Scheme/family -> `exact:` of its training."""
 FEDERATION = "federation/classifier"
 FEDERATED: dict[str, Any] = {"federation": {"rounds": 3, "history": "all"}}
-"""`trainer:` of its training, with rows at three clients: the forget set at one, what stays at the others."""
+"""`trainer:` of its training, with rows at three clients: the forget set at one, with some of what stays."""
 PLACE = tempfile.TemporaryDirectory(prefix="expunge-contract-")
 """Where the trained ensembles lie, which are copied from there."""
 BUDGET = Budget(epochs=3, batch_size=4, learning_rate=1e-3, floor=0.0)
@@ -95,7 +95,7 @@ def splits(family: str) -> dict[str, list[dict[str, Any]]]:
         ]
         parts = {"forget": plain[:8], "retain": plain[8:48], "holdout": plain[48:]}
         for i, row in enumerate(plain):
-            row["client"] = 0 if i < 8 else 1 + i % 2
+            row["client"] = 0 if i < 12 else 1 + i % 2
             row["class_prompt"] = f"{'an old' if i < 8 else 'a'} {row['label']}"
         return parts
     qa = [
@@ -246,6 +246,7 @@ NESTED: dict[str, Any] = {
 """Compositions beyond the registry's own names."""
 BRIEF: dict[str, Any] = {
     **{name: {name: {"rounds": 2}} for name in ("erase_client", "go_on", "distil_others")},
+    "unlearn_at_client": {"unlearn_at_client": {"rounds": 1, "after": 1}},
     "dmm": {"dmm": {"models": 2, "blocks": 2}},
     "omp": {"omp": {"retrain": 1}},
     "freeze_guard": {"retain": "cross_entropy", "weights": {"freeze_guard": {"adapted": 2, "rounds": 2, "moves": 1}}},

@@ -42,7 +42,7 @@ def command(
 ) -> int:
     """Run the command."""
     from expunge.core.errors import BadInput
-    from expunge.workflows.purge import purge, purge_cache, record_of
+    from expunge.workflows.purge import purge, purge_cache, records_of
 
     if not run and not caches:
         raise BadInput.of("run", "", "is missing", "give a folder, or --cache")
@@ -59,7 +59,7 @@ def command(
             "as before",
             markup=False,
         )
-    if run and (record := record_of(Path(run))):
+    for record in records_of(Path(run)) if run else []:
         say(
             f"kept {record}, which holds what each client sent, the erased one too; expunge purge {record.parent} "
             "deletes it, and no client can then leave by a method that reads it",

@@ -18,6 +18,7 @@ from expunge.core.files import read_json
 from expunge.core.variables import expand
 from expunge.data import cifar, sets
 from expunge.data.examples import normalise
+from expunge.data.homes import is_pattern, rows_of
 from expunge.data.rows import keep
 from expunge.data.worlds import world
 
@@ -33,7 +34,8 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
     """All examples of a source, in its order. `field` names the request's field in errors.
 
     A source is a path, a hub name (`owner/name:config:split`; a folder of the same shape likewise),
-    `builtin:WORLD/SPLIT`, or a list of these or of examples. `path[20:40]` takes rows 20 to 39. Raises BadInput.
+    `builtin:WORLD/SPLIT`, or a list of these or of examples. `path[20:40]` takes rows 20 to 39. `data/{client}.jsonl`
+    is all files of that form, whose rows get the field `client`. Raises BadInput.
     """
     columns = columns or {}
     if not isinstance(source, str):
@@ -48,26 +50,32 @@ def load(source: str | Sequence[Any], field: str, columns: Mapping[str, str] | N
             raise BadInput.of(field, source, "takes no row", "give [first:last] within the file, first before last")
         return part
     path = Path(expand(source, field))
+    if is_pattern(str(path)):
+        return keep(rows_of(source, str(path), field, lambda place: load(place, field, columns)))
+    rows = _rows_at(path, source, field)
+    examples = keep(normalise(row, columns, f"{field}, row {i + 1} of {path.name}") for i, row in enumerate(rows))
+    if not examples:
+        raise BadInput.of(field, source, "holds no example", "give a file with at least one")
+    return examples
+
+
+def _rows_at(path: Path, source: str, field: str) -> Iterable[dict[str, Any]]:
+    """The rows of a path, a named part of a folder, or a data set on the hub, as they are written. Raises BadInput."""
     try:
         is_file, is_dir = path.is_file(), path.is_dir()
     except OSError as error:
         raise BadInput.of(field, source, f"can be no path ({error.strerror})", "give a file or a folder") from None
     if is_file:
-        rows: Iterable[dict[str, Any]] = file_rows(path, field)
-    elif is_dir:
-        rows = _folder_rows(path, field)
-    elif (named := sets.folder_of(str(path))) is not None:
-        rows = _named_rows(*named, field)
-    elif HUB.fullmatch(source) and path.suffix not in {".jsonl", ".ndjson", ".txt", *FILES}:
-        rows = _hub_rows(source, field)
-    else:
-        if path.exists():
-            regular(path, field)
-        raise BadInput.of(field, source, "does not exist", "give a file, a folder or a hub name")
-    examples = keep(normalise(row, columns, f"{field}, row {i + 1} of {path.name}") for i, row in enumerate(rows))
-    if not examples:
-        raise BadInput.of(field, source, "holds no example", "give a file with at least one")
-    return examples
+        return file_rows(path, field)
+    if is_dir:
+        return _folder_rows(path, field)
+    if (named := sets.folder_of(str(path))) is not None:
+        return _named_rows(*named, field)
+    if HUB.fullmatch(source) and path.suffix not in {".jsonl", ".ndjson", ".txt", *FILES}:
+        return _hub_rows(source, field)
+    if path.exists():
+        regular(path, field)
+    raise BadInput.of(field, source, "does not exist", "give a file, a folder or a hub name")
 
 
 def _parts(sources: Sequence[Any], field: str, columns: Mapping[str, str]) -> Iterator[Example]:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from expunge.core.budget import batch_size
 from expunge.core.card import Example
@@ -50,17 +51,31 @@ def require_opacus() -> None:
 
 def check_noise(model: Model, terms: Mapping[str, Any], strategy: object) -> None:
     """Check that Opacus can train the model, and no strategy wants more of its loss. Raises BadInput."""
+    check_network(model)
+    check_terms(terms, strategy)
     require_opacus()
-    if not {"labels"} <= model.capabilities:
-        raise BadInput.of(WHERE, model.family, "has no gradient of its own for each row", "train a classifier")
-    if terms:
-        raise BadInput.of(WHERE, str(strategy), "adds a term to the clients' loss", "take fedavg")
     training = model.module.training
     model.module.train(True)  # else Opacus says no more than that
     faults = importlib.import_module("opacus.validators").ModuleValidator.validate(model.module, strict=False)
     model.module.train(training)
     if faults:
         raise BadInput.of(WHERE, "", f"cannot be had on this network: {faults[0]}", "take GroupNorm for BatchNorm")
+
+
+def check_network(model: Model) -> None:
+    """Check, without Opacus, that the model has a gradient of its own for each row. Raises BadInput."""
+    if not {"labels"} <= model.capabilities:
+        raise BadInput.of(WHERE, model.family, "has no gradient of its own for each row", "train a classifier")
+    mixing = [name for name, part in model.module.named_modules() if isinstance(part, _BatchNorm)]
+    if mixing:
+        why = "is BatchNorm, under which the rows of a batch have no gradients of their own"
+        raise BadInput.of(WHERE, mixing[0], why, "take GroupNorm for BatchNorm")
+
+
+def check_terms(terms: Mapping[str, Any], strategy: object) -> None:
+    """Raises BadInput where a strategy wants more of the clients' loss than their labels."""
+    if terms:
+        raise BadInput.of(WHERE, str(strategy), "adds a term to the clients' loss", "take fedavg")
 
 
 def train_noisily(model: Model, rows: Sequence[Example], context: Context, noise: Noise) -> dict[str, int]:

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from expunge.core.budget import Budget
+from expunge.core.card import Example
 from expunge.core.context import Context
-from expunge.core.contracts import Model, Silent, Term
+from expunge.core.contracts import Method, Model, Silent, Term
 from expunge.core.files import delete
 from expunge.core.random import derive
 from expunge.core.request import parse
@@ -105,6 +106,8 @@ class Rounds:
     """Loss terms of the clients' training beside their labels' and the strategy's."""
     labels: float = 1.0
     """Weight of the labels' loss."""
+    unlearning: Mapping[str, tuple[Method, Sequence[Example]]] = field(default_factory=dict)
+    """Client -> (an objective in its training's place, rows that it unlearns by it)."""
     ledger: Ledger = field(default_factory=Ledger)
 
     def take(self, duties: Duties) -> None:
@@ -249,7 +252,11 @@ class Rounds:
         inner = own.child(place, draws=f"round-{number}/client-{name}", budget=self.budget, notes={})
 
         checkpoint.restore(self.model.module, weights, "")
-        if self.dp:
+        unlearn, gone = self.unlearning.get(name, (None, ()))
+        if unlearn is not None:
+            unlearn(self.model, {"forget": gone, "retain": rows}, inner)
+            outcome = inner.notes["outcome"]
+        elif self.dp:
             outcome = train_noisily(self.model, rows, inner, self.dp)
         else:
             objective = plain_training()
@@ -260,7 +267,7 @@ class Rounds:
         spent = self.context.notes.setdefault("local", {"steps": 0, "tokens": 0})
         spent["steps"] += outcome["steps"]
         spent["tokens"] += outcome["tokens"]
-        return ClientUpdate(name, state_of(self.model), len(rows))
+        return ClientUpdate(name, state_of(self.model), len(rows) + len(gone))
 
     def _folder(self, number: int) -> Path:
         return self.context.folder / f"round-{number:04d}"

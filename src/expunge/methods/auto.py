@@ -58,8 +58,9 @@ class Ladder:
     why: str
     needs: frozenset[str] = frozenset()
     """Capabilities of a model for which the ladder was measured; empty for any."""
-    examples: Literal["any", "class", "single"] = "any"
-    """The requests that it is for: those that name a class, or those that name single examples."""
+    examples: Literal["any", "class", "single", "client"] = "any"
+    """The requests that it is for: those that name a class, single examples, or a client of a federation that leaves
+    whole."""
     judged: Literal["any", "answers"] = "any"
     """The criteria that it can meet: any, or those that read of the forget set its answers in words alone."""
     options: AutoOptions = field(default_factory=AutoOptions)

@@ -20,6 +20,7 @@ from expunge.core.files import write_json
 from expunge.core.train_config import TrainConfig
 from expunge.data.clients import Placing, clients_of
 from expunge.data.load import load
+from expunge.methods._noisy_training import check_network, check_terms
 from expunge.methods._rounds import Duties, Rounds, local_budget, state_of
 from expunge.methods._strategy import Strategy, strategy_of
 from expunge.methods.claims import private_key, sign
@@ -33,25 +34,29 @@ from expunge.models.build import fresh
 from expunge.training import checkpoint
 from expunge.training.updates import ClientUpdate, State, digest_of
 
+RECORDS = {"last": "a record of each client's last model", "all": "a record of all rounds"}
+"""`history` -> what it asks of the server."""
+
 
 def check_apart(options: Mapping[str, Any]) -> None:
-    """Check what a server that has no rows, and keeps no record, can do of a federation's options. Raises BadInput."""
+    """Check what a server that has no rows, and keeps no record, can do of a federation's options. Raises BadInput.
+
+    options: without `history` where nobody asked for one.
+    """
     strategy, apart = strategy_of(options["strategy"], f"{WHERE}.strategy"), "between machines"
     if search_of(options["local"], f"{WHERE}.local"):
         why = f"is a search, which is not done {apart}"
         raise BadInput.of(f"{WHERE}.local", str(options["local"]), why, "give one rate, as sgd: 0.05")
-    if options["history"] == "all":
-        why = f"asks for a record of all rounds, and {apart} the server keeps none"
-        raise BadInput.of(f"{WHERE}.history", "all", why, "set history: none")
+    if options.get("history", "none") in RECORDS:
+        why = f"asks for {RECORDS[options['history']]}, and {apart} the server keeps none"
+        raise BadInput.of(f"{WHERE}.history", options["history"], why, "set history: none")
     if strategy.looks:
         why = f"chooses clients by their rows, which the server does not see {apart}"
         raise BadInput.of(f"{WHERE}.strategy", str(options["strategy"]), why, "take fedavg")
     duties = Duties.of(options["local"], f"{WHERE}.local")
-    check_sums(duties.encrypt, strategy, options["strategy"], options["history"])
-    if duties.dp and strategy.terms():
-        raise BadInput.of(
-            f"{WHERE}.local.dp", str(options["strategy"]), "adds a term to the clients' loss", "take fedavg"
-        )
+    check_sums(duties.encrypt, strategy, options["strategy"], options.get("history", "none"))
+    if duties.dp:
+        check_terms(strategy.terms(), options["strategy"])
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,15 @@ class Training:
         if "federation" not in chosen:
             why = "is not what server and clients run between machines"
             raise BadInput.of("trainer", ", ".join(chosen), why, "set trainer: {federation: {...}}")
-        check_apart(chosen["federation"])
-        return cls(config, chosen["federation"])
+        given, options = config.trainer, dict(chosen["federation"])
+        asked = given["federation"] if isinstance(given, Mapping) else None
+        if "history" not in (asked or {}):
+            del options["history"]  # a default that only one process can have
+        check_apart(options)
+        training = cls(config, options)
+        if training.duties.dp:
+            check_network(fresh(config.model, [], config.seed, config.trust_code))
+        return training
 
     def rounds(self, model: Model, clients: Mapping[str, list[Example]], folder: Path) -> Rounds:
         """The rounds over these clients, as a training in one process has them."""

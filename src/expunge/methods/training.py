@@ -11,6 +11,8 @@ from expunge.core.card import Example
 from expunge.core.context import Context
 from expunge.core.contracts import Model
 from expunge.core.errors import BadInput, did_you_mean
+from expunge.core.files import digest
+from expunge.data.examples import identity
 from expunge.models.family import CAPABILITIES, family
 
 Chosen = Mapping[str, Mapping[str, Any]]
@@ -88,6 +90,21 @@ def client_in(manifest: Mapping[str, Any] | None) -> Callable[[Example], Any] | 
         return None
     module, options = _bound(chosen)
     return module.client_in(options) if hasattr(module, "client_in") else None
+
+
+def homes_of(manifest: Mapping[str, Any], rows: Sequence[Example]) -> dict[str, list[str]]:
+    """{"homes": of each row a digest of the name of its client}, for the manifest of a training that had clients."""
+    holder = None if manifest.get("exact") else client_in(manifest)
+    return {"homes": [digest(str(holder(row)))[:16] for row in rows]} if holder else {}
+
+
+def check_homes(manifest: Mapping[str, Any], rows: Sequence[Example]) -> None:
+    """Raises BadInput where rows of the training lie with other clients now: a row's hash is of its content alone."""
+    known = set(zip(manifest.get("hashes") or [], manifest.get("homes") or [], strict=False))
+    now = homes_of(manifest, rows).get("homes", []) if known else []
+    if any((identity(row)[:16], home) not in known for row, home in zip(rows, now, strict=False)):
+        why = "cannot be had: rows of the training lie with other clients now"
+        raise BadInput.of("gold", "auto", why, "put them back, or give gold: FOLDER")
 
 
 def check_trainer(chosen: Chosen, model: Model, data: Sequence[Example]) -> None:

@@ -100,6 +100,7 @@ class Manifest(_File):
     vocabulary: Source | None = None
     hashes: list[str] | None = None
     contents: list[str] | None = None
+    homes: list[str] | None = None
     budget: Budget | None = None
     exact: dict[str, dict[str, Any]] | None = None
     trainer: dict[str, dict[str, Any]] | None = None

@@ -15,6 +15,7 @@ from expunge.methods.compose import Composed, compose
 from expunge.models.manifest import retraining_tokens
 from expunge.pipeline.compatibility import fits_history, fits_method, has_weights
 
+RETRAIN = "retrain"
 DEEPER = ("forget", "privacy", "robustness")
 """First words of the criteria that read more of the forget set than its answers, unless they are a ROUGE."""
 
@@ -31,14 +32,15 @@ def choose(request: Request, model: Model, splits: Splits, manifest: Mapping[str
     if schemes:
         return Ladder((schemes[0],), 0, f"the model was trained for exact deletion by {schemes[0]}", options=options)
     if not has_weights(model):
-        return Ladder(("retrain",), 0, "the model has no weights that steps could change", options=options)
+        return Ladder((RETRAIN,), 0, "the model has no weights that steps could change", options=options)
     faults = ["no ladder was measured for it"]
     words_alone = all("rouge" in line or not line.startswith(DEEPER) for line in request.accept)
-    whole = isinstance(request.forget, Mapping) and bool({"class", "concept"} & set(request.forget))
-    named = "class" if whole else "single"
+    named = _kinds_of(request, manifest)
     own = Ladder(options.rungs, options.start, "these are the request's own rungs")
     for ladder in [own] if options.rungs else ladders(request.purpose):
-        if not ladder.needs <= model.capabilities or ladder.examples not in ("any", named):
+        if not ladder.needs <= model.capabilities or ladder.examples not in named:
+            continue
+        if ladder is not own and RETRAIN in ladder.rungs and not options.exact:
             continue
         if ladder.judged == "answers" and not words_alone:
             continue
@@ -55,13 +57,25 @@ def choose(request: Request, model: Model, splits: Splits, manifest: Mapping[str
     raise BadInput.of("method", NAME, f"finds no method that suits ({faults[-1]})", "name one: expunge list methods")
 
 
+def _kinds_of(request: Request, manifest: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The kinds of request, of `Ladder.examples`, that this one is of."""
+    forget = request.forget if isinstance(request.forget, Mapping) else {}
+    if {"class", "concept"} & set(forget):
+        return "any", "class"
+    return ("any", "client", "single") if set(forget) == {"client"} and _has_clients(manifest) else ("any", "single")
+
+
+def _has_clients(manifest: Mapping[str, Any] | None) -> bool:
+    return "federation" in ((manifest or {}).get("trainer") or {})
+
+
 def cheaper_exactly(ladder: Ladder, tokens: int, manifest: Mapping[str, Any] | None, splits: Splits) -> Ladder | None:
     """Retraining in the ladder's place, where the request allows its cost or a first trial takes no fewer tokens.
 
     tokens: of the first trial. None where the ladder stays.
     """
     whole = retraining_tokens(manifest, splits)
-    if whole is None or not ladder.options.exact:
+    if whole is None or not ladder.options.exact or ladder.rungs == (RETRAIN,):
         return None
     why = f"retraining takes about {whole:,} tokens, "
     if ladder.options.cost is not None and ladder.options.cost >= 1:
@@ -70,13 +84,13 @@ def cheaper_exactly(ladder: Ladder, tokens: int, manifest: Mapping[str, Any] | N
         why += f"and a first trial would take {tokens:,}"
     else:
         return None
-    return Ladder(("retrain",), 0, why, options=ladder.options)
+    return Ladder((RETRAIN,), 0, why, options=ladder.options)
 
 
 def pooled_remarks(composed: Composed, manifest: Mapping[str, Any] | None) -> list[str]:
     """Of a model that a federation trained: that the method, which no client takes part in, reads all their rows."""
     apart = any(plugin.kind in ("federated", "exact") for plugin in composed.plugins)
-    if apart or "federation" not in ((manifest or {}).get("trainer") or {}):
+    if apart or not _has_clients(manifest):
         return []
     return [
         f"A federation trained the model, and {composed.name} reads the rows of all clients in one place; "

@@ -22,7 +22,7 @@ from expunge.core.train_config import TrainConfig
 from expunge.data.content import content_key, content_keys
 from expunge.data.examples import identity
 from expunge.data.splits import Splits
-from expunge.methods.training import runs_distributed, trainer_for, with_defaults
+from expunge.methods.training import check_homes, homes_of, runs_distributed, trainer_for, with_defaults
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.manifest import MANIFEST
 from expunge.models.open import check, open_on_cpu
@@ -92,6 +92,7 @@ def _train_gold(
     manifest: dict[str, Any], forget: Sequence[Example], base: Model, folder: Path, reporter: Reporter
 ) -> None:
     data = training_data(manifest, forget, base.trusted)
+    check_homes(manifest, data)
     model = again(manifest, base)
     model.module.to(processes.device())
     context = Context(budget_of(manifest), _gold_work(folder), int(manifest["seed"]), "gold", reporter=reporter)
@@ -102,6 +103,7 @@ def _train_gold(
     own = {
         "hashes": [identity(row)[:16] for row in data],
         "contents": [content_key(row)[:16] for row in data],
+        **homes_of(manifest, data),
         "data": None,
     }
     write(trained, folder, {**manifest, **own, **account_of(context)}, context.folder)
@@ -152,7 +154,7 @@ def retraining_fault(
     if not manifest:
         return f"no gold model: the model has no training manifest ({MANIFEST})"
     try:
-        training_data(manifest, forget, trust_code)
+        check_homes(manifest, training_data(manifest, forget, trust_code))
         if model is not None:
             check_again(manifest, model)
         for field in ("exact", "trainer"):

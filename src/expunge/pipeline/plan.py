@@ -30,7 +30,7 @@ from expunge.models.packaged import check_packaged
 from expunge.pipeline._bind import Parts, bind, budget_for, check_criteria, check_parts, check_stop
 from expunge.pipeline._workload import Workload, estimates, fit, learning_rate
 from expunge.pipeline.choice import cheaper_exactly, pooled_remarks
-from expunge.pipeline.compatibility import fits_sharding
+from expunge.pipeline.compatibility import fits_history, fits_sharding
 from expunge.pipeline.estimate import answer_limits
 from expunge.pipeline.gold import gold_folder, gold_source, membership_remarks, retraining_seconds, second_source
 from expunge.pipeline.partition import evidence_splits, method_splits, most_read, notes
@@ -65,8 +65,9 @@ class Rung:
         return [note] if note else []
 
     def within(self, tokens: float) -> Rung:
-        """The same with as many steps as train on so many tokens, and one at least; itself where that is all."""
-        if self.tokens <= tokens:
+        """The same with as many steps as train on so many tokens, and one at least; itself where that is all, or where
+        the method itself says how many it takes."""
+        if self.tokens <= tokens or self.composed.method.steps is not None:
             return self
         steps = max(1, int(tokens / self.work.tokens_per_step))
         budget = self.budget.model_copy(update={"steps": steps, "epochs": None})
@@ -334,6 +335,14 @@ def _rung(parts: Parts, spec: Any) -> Rung:
     return Rung(spec, parts.composed, budget, work, rate)
 
 
+def _method_of(parts: Parts, spec: Any) -> Composed:
+    """A rung's method, which has counted its steps where it knows them."""
+    assert parts.base is not None
+    composed = compose(spec, has_retain="retain" in parts.splits)
+    fits_history(composed, parts.base.model, parts.divided, parts.manifest)
+    return composed
+
+
 def _rungs(parts: Parts) -> tuple[Ladder | None, tuple[Rung, ...]]:
     """The ladder of `method: auto` or a repair with its rungs, or a retraining where that costs no more; else none."""
     ladder = parts.ladder
@@ -341,10 +350,7 @@ def _rungs(parts: Parts) -> tuple[Ladder | None, tuple[Rung, ...]]:
         return None, ()
 
     def rungs(chosen: Ladder) -> tuple[Rung, ...]:
-        return tuple(
-            _rung(replace(parts, composed=compose(spec, has_retain="retain" in parts.splits)), spec)
-            for spec in chosen.rungs
-        )
+        return tuple(_rung(replace(parts, composed=_method_of(parts, spec)), spec) for spec in chosen.rungs)
 
     found = rungs(ladder)
     cheaper = cheaper_exactly(ladder, found[ladder.start].tokens, parts.manifest, parts.divided)

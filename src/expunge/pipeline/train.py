@@ -25,7 +25,7 @@ from expunge.core.variables import expand
 from expunge.data.content import content_key
 from expunge.data.examples import identity
 from expunge.data.load import load
-from expunge.methods.training import BESIDE, check_trainer, trainer_for, with_defaults
+from expunge.methods.training import BESIDE, check_trainer, homes_of, trainer_for, with_defaults
 from expunge.models.build import check_spec, fresh
 from expunge.models.manifest import MANIFEST, manifest_of, read_manifest
 from expunge.pipeline.estimate import training_interval
@@ -61,7 +61,8 @@ def train(config: TrainConfig | Mapping[str, Any], *, reporter: Reporter | None 
         if not (out / MANIFEST).exists():
             context = Context(config.budget, work, config.seed, "train", reporter=reporter, log=Log(None))
             context.checkpoint_every = training_interval(model, data, config.batch_size)
-            _begin(work, digest([config.model_dump(exclude={"out"}), [identity(row) for row in data]]), out, resume)
+            rows = [[identity(row) for row in data], *([lineage["homes"]] if "homes" in lineage else [])]
+            _begin(work, digest([config.model_dump(exclude={"out"}), *rows]), out, resume)
             trained = trainer(model, data, context)
             write(trained, out, lineage | account_of(context), work)
         checkpoint.clear(work)
@@ -92,7 +93,9 @@ def tidy(out: Path) -> None:
 
 
 def _same_lineage(manifest: Mapping[str, Any], lineage: Mapping[str, Any]) -> bool:
-    return canonical({key: manifest.get(key) for key in lineage}) == canonical(lineage)
+    """Whether a manifest is of this training; those of earlier versions do not say with whom rows lay."""
+    known = {key: value for key, value in lineage.items() if key != "homes" or key in manifest}
+    return canonical({key: manifest.get(key) for key in known}) == canonical(known)
 
 
 def start(config: TrainConfig) -> tuple[Model, list[Example]]:
@@ -193,6 +196,7 @@ def lineage_of(config: TrainConfig, data: Sequence[Example], model: Model) -> di
         "vocabulary": config.vocabulary,
         "hashes": [identity(row)[:16] for row in data],
         "contents": [content_key(row)[:16] for row in data],
+        **homes_of({"exact": config.exact, "trainer": config.trainer}, data),
         "budget": config.budget.model_dump(exclude_unset=True),
         **({"exact": config.exact} if config.exact else {}),
         **({"trainer": config.trainer} if config.trainer else {}),

@@ -65,8 +65,13 @@ def purge(folder: Path, *, guards: bool = False) -> list[str]:
     return gone
 
 
-def record_of(run: Path) -> Path | None:
-    """The record of a federation's server beside the model that a run changed; None where there is none."""
+def records_of(folder: Path) -> list[Path]:
+    """The records of federations' servers beside the models that a run, or the runs of a bench, changed."""
+    found = (_record_of(run) for run in (folder, *_runs_below(folder)))
+    return list(dict.fromkeys(record for record in found if record is not None))
+
+
+def _record_of(run: Path) -> Path | None:
     source = (request_in(run) or {}).get("model")
     place = Path(str(source["weights"])).parent if isinstance(source, Mapping) and "weights" in source else source
     return _record(Path(place)) if isinstance(place, str | Path) and not is_builtin(place) else None

@@ -9,7 +9,7 @@ from expunge.core.budget import batch_size
 from expunge.core.context import Context
 from expunge.core.contracts import Example, Method, MethodCard, Model
 from expunge.core.errors import BadInput
-from expunge.methods.training import trainer_for
+from expunge.methods.training import check_homes, trainer_for
 from expunge.models.build import again, budget_of, check_again, training_data
 from expunge.models.manifest import retraining_tokens
 
@@ -63,6 +63,7 @@ class Retraining(Method):
                 "give a model made by `expunge train`",
             )
         data = training_data(manifest, splits["forget"], model.trusted)
+        check_homes(manifest, data)
         check_again(manifest, model)
         return data
 

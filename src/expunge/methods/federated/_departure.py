@@ -107,30 +107,38 @@ def _placing(options: Mapping[str, Any]) -> Placing:
 
 Erase = Callable[[Departure], State]
 """Works out the weights after the departure; notes go to its context."""
+Count = Callable[[int, int], float]
+"""(rounds of the training, passes of a client within one) -> what the departure asks of those who stay, in rounds."""
 
 
 class Leaves(Method):
     """A method of those who stay and, where it says so, of those who leave. local: of the first, in passes a round.
 
-    averages: whether it takes the global model for the mean of the clients' models. whole: whether it replays all
-    rounds, which the server must have kept. last: whether it is nothing without each client's last update. helps: the
-    leaving clients send something.
+    count: the rounds of those who stay, by which the plan counts. averages: whether it takes the global model for the
+    mean of the clients' models. whole: whether it replays all rounds, which the server must have kept. last: whether
+    it is nothing without each client's last update. helps: the leaving clients send something.
     """
 
     def __init__(
-        self, erase: Erase, *, averages: bool = False, whole: bool = False, last: bool = False, helps: bool = False
+        self,
+        erase: Erase,
+        count: Count,
+        *,
+        averages: bool = False,
+        whole: bool = False,
+        last: bool = False,
+        helps: bool = False,
     ) -> None:
         super().__init__()
-        self.erase, self.averages, self.whole, self.last, self.helps = erase, averages, whole, last, helps
+        self.erase, self.count, self.averages = erase, count, averages
+        self.whole, self.last, self.helps = whole, last, helps
 
     def fits(
         self, model: Any, splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
     ) -> list[str]:
         options = federation_of(manifest)
-        clients_of([*splits["forget"], *splits["retain"]], _placing(options))
-        leaving, staying = (clients_of(splits[name], _placing(options)) for name in ("forget", "retain"))
         account = (manifest or {}).get("federation") or {}
-        duties = local_of({"federation": account}, options)
+        leaving, staying, duties = self.parties(splits, manifest)
         name = options["strategy"]
         strategy = strategy_of(name, f"{WHERE}.strategy")
         check_sums(duties.encrypt, strategy, name, options["history"])
@@ -148,7 +156,20 @@ class Leaves(Method):
         if self.last and duties.encrypt:
             why = "sums show nobody's last update, which this takes off"
             raise BadInput.of("method", duties.encrypt, why, "leave drop_last out")
+        share = self.count(int(options["rounds"]), duties.epochs) / int(options["rounds"])
+        self.steps, self.tokens = _share_of_training(share, len(splits["retain"]), manifest or {})
         return [*_absences(leaving, staying, account), *([BARE] if self.helps and duties.dp else [])]
+
+    @staticmethod
+    def parties(
+        splits: Mapping[str, Sequence[Example]], manifest: Mapping[str, Any] | None
+    ) -> tuple[Clients, Clients, Duties]:
+        """(rows to forget by client, rows that stay by client, the clients' part within a round). Raises BadInput."""
+        options = federation_of(manifest)
+        clients_of([*splits["forget"], *splits["retain"]], _placing(options))
+        leaving, staying = (clients_of(splits[name], _placing(options)) for name in ("forget", "retain"))
+        account = (manifest or {}).get("federation") or {}
+        return leaving, staying, local_of({"federation": account}, options)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
         began = time.monotonic()
@@ -199,6 +220,15 @@ def _absences(leaving: Clients, staying: Clients, account: Mapping[str, Any]) ->
                 "leaves whole, and gold keeps the others."
             )
     return notes
+
+
+def _share_of_training(share: float, staying: int, manifest: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """(steps, tokens) of a share of the training's rounds, of so many of its rows; None where it does not say."""
+    rows = len(manifest.get("hashes") or [])
+    if not rows or not manifest.get("tokens") or not manifest.get("steps"):
+        return None, None
+    share *= staying / rows
+    return max(1, round(share * manifest["steps"])), max(1, round(share * manifest["tokens"]))
 
 
 def _nothing(model: Model, context: Context) -> Rounds:

@@ -81,7 +81,7 @@ def distil_others(
         departure.spent.bytes_down += size_of(teacher) * len(departure.staying) if share else 0
         return run.run(weights, rounds)
 
-    return Leaves(erase, averages=True, whole=True)
+    return Leaves(erase, lambda *_: rounds, averages=True, whole=True)
 
 
 def without_all(now: State, kept: Sequence[Kept], leaving: Container[str]) -> State:

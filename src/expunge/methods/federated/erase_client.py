@@ -83,18 +83,20 @@ def erase_client(
         start = departure.reference(strategy)
         limit = radius if radius is not None else _published_radius(departure, start)
         sent = departure.context.once("ascent", lambda: _ascend(departure, start, limit, ascent))
-        departure.spent.steps += int(departure.context.notes["ascent"]["steps"])
+        note = departure.context.notes["ascent"]
+        departure.spent.steps += int(note["steps"])
+        departure.spent.tokens += int(note["rows"])
         departure.spent.bytes_up += size_of(start)
         weights, why = admit(start, sent, limit)
         _add_fact(departure, start, sent, weights)
-        departure.context.notes["ascent"] |= {"radius": limit}
+        note["radius"] = limit
         if why:
             departure.context.notes.setdefault("remarks", []).append(
                 f"The server refused the leaving client's model, which {why}, and went on from the mean of the others."
             )
         return departure.go_on(weights, rounds, strategy)
 
-    return Leaves(erase, averages=True, helps=True)
+    return Leaves(erase, lambda *_: rounds, averages=True, helps=True)
 
 
 def _add_fact(departure: Departure, start: State, sent: State, after: State) -> None:
@@ -135,16 +137,16 @@ def _ascend(departure: Departure, start: State, radius: float, settings: Ascent)
     parameters = [p for p in model.module.parameters() if p.requires_grad]
     middle = [p.detach().clone() for p in parameters]
     climber = torch.optim.SGD(parameters, lr=settings.rate, momentum=settings.momentum, maximize=True)
-    steps, stopped = 0, False
+    steps, read, stopped = 0, 0, False
     for batch in _batches(rows, departure, settings.epochs):
         _step(model, batch, climber, settings.clip)
         _project(parameters, middle, radius)
-        steps += 1
+        steps, read = steps + 1, read + len(batch)
         if figures(model, validation)["accuracy"] < least:
             stopped = True
             break
     found = state_of(model)
-    note: dict[str, Any] = {"steps": steps, "stopped": float(stopped), "moved": distance(start, found)}
+    note: dict[str, Any] = {"steps": steps, "rows": read, "stopped": float(stopped), "moved": distance(start, found)}
     context.notes["ascent"] = note
     return found
 

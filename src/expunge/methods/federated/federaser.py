@@ -53,7 +53,10 @@ def federaser(
                 weights = _replay(departure.rounds(inner, local), old, others, weights, stretch)
         return departure.go_on(weights, rounds)
 
-    return Leaves(erase, whole=True)
+    def count(trained: int, epochs: int) -> float:
+        return rounds + (len(range(0, trained, interval)) - 1) * passes / epochs
+
+    return Leaves(erase, count, whole=True)
 
 
 def _others(kept: Kept, departure: Departure) -> list[ClientUpdate]:

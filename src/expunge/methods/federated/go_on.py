@@ -35,4 +35,4 @@ def go_on(*, rounds: Annotated[int, Ge(0), Le(10_000)] = 5, drop_last: bool = Fa
         start = departure.reference() if drop_last else state_of(departure.model)
         return departure.go_on(start, rounds)
 
-    return Leaves(erase, averages=drop_last, last=drop_last)
+    return Leaves(erase, lambda *_: rounds, averages=drop_last, last=drop_last)
