@@ -18,8 +18,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_it_ends_nearer_to_gold_in_words_and_says_what_fails(
     data: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within half of retraining's tokens the forget ROUGE-L falls under .65 (from .95; gold's is .37), and .9 of what was
-    held out stays in probability. It does not pass: relearning and membership tell it from gold."""
+    """Within half of retraining's tokens the forget ROUGE-L falls under .65 (from .95; gold's is .37), and .9 of what
+    was held out stays in probability. It does not pass: relearning and membership tell it from gold."""
     monkeypatch.setenv("EXPUNGE_DATA", str(data.absolute()))
     base = tmp_path / "base"
     expunge.train(read_training(EXAMPLES / "real_facts_base.yaml", {"out": str(base)}))
