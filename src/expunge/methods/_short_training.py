@@ -11,10 +11,10 @@ from expunge.methods.weights.lora import lora
 from expunge.models.build import again, budget_of
 
 
-def train_short(run: Run, name: str, part: float, *, batch: float = 1.0, rank: int = 0) -> tuple[Model, int]:
-    """The start of the base's training after `part` of its examples, drawn from retain, and the tokens of that.
+def train_short(run: Run, name: str, part: float, *, batch: float = 1.0, rank: int = 0) -> Model:
+    """The start of the base's training after `part` of its examples, drawn from retain.
 
-    name: the stage of the training. batch: batches, as a share of the base's. rank: of low-rank adapters that learn in
+    name: the stage of the training, under which the notes have what it took. batch: batches, as a share of the base's. rank: of low-rank adapters that learn in
     place of all weights; 0 for none. The manifest must be known (`check_retrainable`).
     """
     manifest = run.context.manifest
@@ -32,4 +32,4 @@ def train_short(run: Run, name: str, part: float, *, batch: float = 1.0, rank: i
         training = dataclasses.replace(training, weights=lora(rank=rank, lora_alpha=2 * rank))
     context = run.context.child(name, budget=own, watch=None, manifest=None)
     training(model, {"retain": run.splits["retain"]}, context)
-    return model, int(context.notes["outcome"]["tokens"])
+    return model

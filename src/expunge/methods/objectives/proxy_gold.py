@@ -98,7 +98,7 @@ class ProxyGold(LossTerm):
 
     def _trained(self, run: Run, answers: Answers, unseen: Sequence[Example]) -> dict[str, Tensor]:
         """What a short training without the forget set says of each forget position."""
-        teacher, _ = train_short(run, "short_training", self.part, rank=self.rank)
+        teacher = train_short(run, "short_training", self.part, rank=self.rank)
         rows = run.examples("forget")
 
         def says(i: int) -> Tensor:

@@ -66,7 +66,7 @@ class StandIn(LossTerm):
             self.teacher[name] = Record(rows, Reference(**kept))
 
     def _values(self, run: Run) -> dict[str, Tensor]:
-        teacher, _ = train_short(run, "stand_in", self.part, batch=self.batch)
+        teacher = train_short(run, "stand_in", self.part, batch=self.batch)
         found: dict[str, Tensor] = {}
         for name in STREAMS:
             values = record(teacher, run.examples(name), KEPT)
