@@ -14,8 +14,9 @@ from expunge.models.build import again, budget_of
 def train_short(run: Run, name: str, part: float, *, batch: float = 1.0, rank: int = 0) -> Model:
     """The start of the base's training after `part` of its examples, drawn from retain.
 
-    name: the stage of the training, under which the notes have what it took. batch: batches, as a share of the base's. rank: of low-rank adapters that learn in
-    place of all weights; 0 for none. The manifest must be known (`check_retrainable`).
+    name: the stage of the training, under which the notes have what it took. batch: batches, as a share of the base's.
+    rank: of low-rank adapters that learn in place of all weights; 0 for none. The manifest must be known
+    (`check_retrainable`).
     """
     manifest = run.context.manifest
     assert manifest is not None, "check_retrainable refuses a model without one"
