@@ -80,7 +80,7 @@ def test_a_folder_of_pictures_is_a_client(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("others", "why"),
     [
-        (("dog", "fox"), r"'label 1' is 'fox' here and 'dog' in .*a; give all splits all classes"),
+        (("dog", "fox"), r"'dog'. has the number 0 here and 1 in .*a; give all splits all classes"),
         (("dog",), r"b' has rows without a label, and others have labels"),
     ],
 )

@@ -54,7 +54,7 @@ def _numbers(rows: Sequence[Example]) -> dict[str, int]:
     """Name -> number of a split's classes; none where a name has several, as with labels that noise has changed, or
     a number has."""
     pairs = {(row["class_name"].casefold(), int(row["label"])) for row in rows if _is_named(row)}
-    found = dict(pairs)
+    found = dict(sorted(pairs, key=lambda pair: pair[1]))  # sets have another order in each process
     return found if len(found) == len(pairs) == len(set(found.values())) else {}
 
 

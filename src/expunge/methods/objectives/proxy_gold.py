@@ -75,10 +75,10 @@ class ProxyGold(LossTerm):
         answers = answer_tokens(run.model, rows)
         unseen = halves(run.splits.get("holdout", []), run.context.seed)[0]
         if self.part:
-            found = run.context.once("proxy_gold", lambda: self._trained(run, answers, unseen))
+            found = run.context.once("proxy_gold", lambda: self._train_teacher(run, answers, unseen))
             self.trained = int(run.context.notes["short_training"]["outcome"]["tokens"])
         else:
-            found = self._counted(run, answers, unseen)
+            found = self._count_patterns(run, answers, unseen)
         self.unseen = len(unseen)
         width = max(map(len, answers))
         mask_RT = torch.tensor([[False] * (width - len(answer)) + [True] * len(answer) for answer in answers])
@@ -89,15 +89,15 @@ class ProxyGold(LossTerm):
         )
         self.teacher = Record({row: i for i, row in enumerate(run.rows("forget"))}, values)
 
-    def _counted(self, run: Run, answers: Answers, unseen: Sequence[Example]) -> dict[str, Tensor]:
-        """What the patterns of retain's answers say of each forget position."""
+    def _count_patterns(self, run: Run, answers: Answers, unseen: Sequence[Example]) -> dict[str, Tensor]:
+        """The stand-in by the patterns of retain's answers."""
         rows = run.examples("forget")
         words = next(out.logits_BTV.shape[-1] for _, out in passes(run.model, rows[:1], want_of({"logits"})))
         patterns = Ngrams(answer_tokens(run.model, run.splits["retain"]), words, self.order)
-        return self._matched(run.model, answers, unseen, lambda i: patterns.log_probabilities(answers[i]))
+        return self._match_labels(run.model, answers, unseen, lambda i: patterns.log_probabilities(answers[i]))
 
-    def _trained(self, run: Run, answers: Answers, unseen: Sequence[Example]) -> dict[str, Tensor]:
-        """What a short training without the forget set says of each forget position."""
+    def _train_teacher(self, run: Run, answers: Answers, unseen: Sequence[Example]) -> dict[str, Tensor]:
+        """The stand-in by a short training without the forget set."""
         teacher = train_short(run, "short_training", self.part, rank=self.rank)
         rows = run.examples("forget")
 
@@ -105,9 +105,9 @@ class ProxyGold(LossTerm):
             _, out = next(passes(teacher, rows[i : i + 1], want_of({"logits"})))
             return out.logits_BTV[out.mask_BT].float().log_softmax(-1).cpu()
 
-        return self._matched(run.model, answers, unseen, says)
+        return self._match_labels(run.model, answers, unseen, says)
 
-    def _matched(self, model: Model, answers: Answers, unseen: Sequence[Example], says: Says) -> dict[str, Tensor]:
+    def _match_labels(self, model: Model, answers: Answers, unseen: Sequence[Example], says: Says) -> dict[str, Tensor]:
         """The stand-in's distributions, with labels as likely as unseen ones where there are any."""
         goals = like_unseen(says, answers, model, unseen) if unseen else [None] * len(answers)
         found = [
