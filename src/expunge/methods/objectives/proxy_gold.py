@@ -32,7 +32,8 @@ CARD = MethodCard(
     "AUCs of four membership attacks within .08 on average and .15 at most, at less than half of retraining's tokens; "
     "up to .07 of held-out probability is lost. More attackers, other worlds and TOFU pairs: docs/frontier.md.",
     means="The stand-in knows the form of answers and none of their facts; what it cannot know of the forget set, a "
-    "gold model that generalises better may still guess.",
+    "gold model that generalises better may still guess. With `part` a short retraining teaches in its place, which "
+    "cost twice as much and did worse on a world and on a real model (one seed each).",
     distributed=True,
 )
 RECIPE = {
