@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from expunge.core.contracts import Reporter, Silent
 from expunge.core.parallel import threads_of_torch
 from expunge.core.request import Request
@@ -17,13 +19,13 @@ from expunge.pipeline.gold import gold_ahead
 from expunge.pipeline.observation_spec import ObservationSpec, reading_splits
 from expunge.pipeline.observe import observe
 from expunge.pipeline.plan import plan
-from expunge.pipeline.worlds import config, is_trained
+from expunge.pipeline.worlds import build, config, is_trained
 from expunge.workflows.run import Run, run
 
 OUT = "runs/authors"
 WORLD = "builtin:authors"
-THREADS = 1
-"""Threads of torch: a second one does not speed up a model this small, and the other core trains gold."""
+THREADS = 2
+"""Threads of torch, at most, for all but the trainings of base and gold, which have a core each."""
 
 
 def request(method: str = "auto", seed: int = 0) -> Request:
@@ -50,8 +52,14 @@ def request(method: str = "auto", seed: int = 0) -> Request:
 
 def demo(*, method: str = "auto", seed: int = 0, reporter: Reporter | None = None) -> Run:
     """Run the demo; it replaces an older one at the end."""
-    with gold_in_parallel(method, seed), threads_of_torch(THREADS):
-        return run(request(method, seed), reporter=reporter, replace=True)
+    wanted = request(method, seed)
+    with gold_in_parallel(method, seed):
+        if not is_trained(Path(config(WORLD).out)):
+            plan(wanted, resume=True)  # what is wrong with the request is said before the training
+            with threads_of_torch(1):
+                build(WORLD, reporter)
+        with threads_of_torch(min(THREADS, torch.get_num_threads())):
+            return run(wanted, reporter=reporter, replace=True)
 
 
 @contextlib.contextmanager
@@ -77,7 +85,8 @@ def gold_in_parallel(method: str, seed: int) -> Iterator[None]:
 
 def read_gold(method: str, seed: int) -> None:
     """Train the demo's gold model and read it, into the cache."""
-    with threads_of_torch(THREADS):
-        splits = reading_splits(plan(request(method, seed), resume=True))
+    splits = reading_splits(plan(request(method, seed), resume=True))
+    with threads_of_torch(1):
         gold = gold_ahead(config(WORLD), load(f"{WORLD}/forget", "forget"))
+    with threads_of_torch(min(THREADS, torch.get_num_threads())):  # as the run, which takes these readouts
         observe(open_model(str(gold)), "gold", ObservationSpec(splits), Silent())
