@@ -22,7 +22,6 @@ def evidence() -> dict[str, Any]:
         "forget_truth_ratio": {"after": 0.6, "gold": 0.5},
         "privacy_worst": {"after": 0.15},
         "robustness_hidden": {"after": 0.05},
-        "robustness_hidden_share": {"after": 0.02},
     }
     scores = [{"name": name, "subject": of, "value": v} for name, by in values.items() for of, v in by.items()]
     return {"scores": scores, "cost": {"tokens": 25, "gold_tokens": 100}}
@@ -34,7 +33,7 @@ def test_a_row_has_shares_of_before_and_what_comes_back_beyond_gold(tmp_path: Pa
     found = script.run("builtin:authors@1", script.method("undo", 0.3, 8), 0, tmp_path)
     row = script.figures(found, 0.3)
     assert found == evidence(), "a run that is there is not made again"
-    assert row == pytest.approx([0.3, 0.25, 0.15, 0.05, 0.02, 0.3, 2.5, -0.1, 0.1, 0.75, 0.5])
+    assert row == pytest.approx([0.3, 0.25, 0.15, 0.05, 0.3, 2.5, -0.1, 0.1, 0.75, 0.5])
     assert len(row) == len(script.COLUMNS)
     page = script.page([row, [0.5, *row[1:]]], "two shares of noise")
     assert "two shares of noise" in page and "relearned, less gold" in page and "plotly" in page
