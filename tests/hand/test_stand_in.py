@@ -55,14 +55,28 @@ def test_the_short_retraining_counts_in_the_cost(tmp_path: Path) -> None:
     model = fresh(MODEL, [], 0)
     budget = Budget(epochs=6, batch_size=10, learning_rate=1e-2, stop="none")
     manifest = {"model": MODEL, "seed": 0, "hashes": [identity(row)[:16] for row in [*retain, *forget]]}
-    manifest["budget"] = budget.model_dump(exclude_unset=True)
+    manifest |= {"budget": budget.model_dump(exclude_unset=True), "tokens": 6 * 40}
     composed = compose({"stand_in": {"part": 0.5}})
+    composed.method.fits(model, {"forget": forget, "retain": retain}, manifest)
+    assert composed.ahead == 120, "the plan knows"
     own = Budget(epochs=2, batch_size=4, learning_rate=1e-3).over(composed.budget)
     context = Context(own, tmp_path, 0, manifest=manifest)
     composed.method(model, {"forget": forget, "retain": retain}, context)
     inner, outcome = context.notes["stand_in"]["outcome"], context.notes["outcome"]
     assert inner["steps"] == 60 and inner["tokens"] == 120
     assert outcome["steps"] == 4 and outcome["tokens"] == 120 + 4 * 8, "four of forget and four of retain a step"
+
+
+def test_a_plan_counts_the_student_of_undo_too() -> None:
+    """A quarter of 240 tokens for the teacher's teacher, and 3 passes over 32 rows, or 40, for the student."""
+    data = {"forget": rows(1, 8), "retain": rows(2, 32)}
+    hashes = [identity(row)[:16] for row in [*data["retain"], *data["forget"]]]
+    manifest = {"model": MODEL, "seed": 0, "hashes": hashes, "budget": {"epochs": 6, "batch_size": 10}, "tokens": 240}
+    for distil_forget, taught in ((False, 32), (True, 40)):
+        options = {"inner": {"forget": {"stand_in": {"part": 0.25}}}, "passes": 3, "distil_forget": distil_forget}
+        composed = compose({"undo": options})
+        composed.method.fits(fresh(MODEL, [], 0), data, manifest)
+        assert composed.ahead == 60 + 3 * taught
 
 
 def test_a_model_without_a_manifest_is_refused() -> None:

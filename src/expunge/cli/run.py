@@ -102,6 +102,7 @@ def _plan_rows(planned: Plan) -> list[tuple[str, str]]:
         rows += [("training", "as the model was trained, once it is built")]
     elif composed.objective is not None or composed.kind == "exact":  # otherwise nothing is trained in steps of ours
         tokens = f"about {planned.tokens:,} tokens, batches of {planned.batch}"
+        tokens += f"; {composed.ahead:,} of the tokens are beside these steps" if composed.ahead else ""
         rows += [
             ("training", f"{planned.steps} steps on {tokens}"),
             ("learning rate", planned.learning_rate),

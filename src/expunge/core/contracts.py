@@ -197,6 +197,8 @@ class LossTerm:
     """Splits that `prepare` reads besides the streams': a request without them is refused."""
     trained: int = 0
     """Tokens that `prepare` trained a model of the term's own on: they count in the run's cost."""
+    ahead: int = 0
+    """The same before it did, for the plan, where `fits` can tell."""
     _loss: Loss | None = None
 
     def __init__(
@@ -373,12 +375,13 @@ class Method:
     """An objective run, an edit, a wrapper or an exact scheme: a plain function, or a subclass.
 
     steps: the optimiser steps that the plan should name; None: those of the budget. tokens: what they train on, where
-    the method knows it. optional: splits that these options read where they are there, besides those that the card
-    names.
+    the method knows it. ahead: tokens that it trains on besides these, where `fits` can tell. optional: splits that
+    these options read where they are there, besides those that the card names.
     """
 
     steps: int | None = None
     tokens: int | None = None
+    ahead: int = 0
     optional: tuple[str, ...] = ()
     _change: Change | None = None
 

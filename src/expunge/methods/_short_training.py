@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from expunge.core.contracts import Model, Run
 from expunge.methods.objective import plain_training
 from expunge.methods.weights.lora import lora
 from expunge.models.build import again, budget_of
+
+
+def tokens_of_short(manifest: Mapping[str, Any] | None, part: float) -> int:
+    """The tokens that `train_short` takes, for the plan; 0 where the base is not trained yet."""
+    return round(part * (manifest or {}).get("tokens", 0))
 
 
 def train_short(run: Run, name: str, part: float, *, batch: float = 1.0, rank: int = 0) -> Model:

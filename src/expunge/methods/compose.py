@@ -55,6 +55,11 @@ class Composed:
         return self.inner.objective if self.inner else None
 
     @property
+    def ahead(self) -> int:
+        """Tokens that it trains on besides the steps of the objective, its own and those of what is within."""
+        return self.method.ahead + (self.inner.ahead if self.inner else 0)
+
+    @property
     def optional(self) -> set[str]:
         """Splits that these options read where they are there, its own and those of what is within."""
         return {*self.method.optional, *(self.inner.optional if self.inner else ())}

@@ -70,6 +70,7 @@ class Objective(Method):
                     raise BadInput.of(name, "", f"is missing, and an option of {term.name} needs it", fix)
             term.loss.fits(model, manifest)
             term.loss.fits_rows(splits)
+        self.ahead = sum(term.loss.ahead for term in self.terms.values())
         return []
 
     def streams(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Rung:
     @property
     def tokens(self) -> int:
         """Tokens that it trains on at most."""
-        return round(self.work.tokens_per_step * self.work.steps)
+        return round(self.work.tokens_per_step * self.work.steps) + self.composed.ahead
 
     @property
     def remarks(self) -> list[str]:
@@ -69,7 +69,7 @@ class Rung:
         the method itself says how many it takes."""
         if self.tokens <= tokens or self.composed.method.steps is not None:
             return self
-        steps = max(1, int(tokens / self.work.tokens_per_step))
+        steps = max(1, int((tokens - self.composed.ahead) / self.work.tokens_per_step))
         budget = self.budget.model_copy(update={"steps": steps, "epochs": None})
         return replace(self, budget=budget, work=replace(self.work, steps=steps), whole_steps=self.work.steps)
 

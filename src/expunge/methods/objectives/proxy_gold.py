@@ -14,7 +14,7 @@ from expunge.data.sampling import halves
 from expunge.methods._distribution import kl_BT
 from expunge.methods._ngram import Ngrams, answer_tokens
 from expunge.methods._quantiles import LIKELIEST, match_partners, match_quantiles, with_entropy, with_label
-from expunge.methods._short_training import train_short
+from expunge.methods._short_training import tokens_of_short, train_short
 from expunge.models.build import check_retrainable
 from expunge.models.logits import measure_NV, spread
 from expunge.models.passes import passes
@@ -67,6 +67,7 @@ class ProxyGold(LossTerm):
         """Raises BadInput where the model cannot be trained again from its start, and the teacher would be."""
         if self.part:
             check_retrainable(manifest, model, "proxy_gold")
+            self.ahead = tokens_of_short(manifest, self.part)
 
     def prepare(self, run: Run) -> None:
         """Make the stand-in, and read unseen labels under the reference model."""

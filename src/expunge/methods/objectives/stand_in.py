@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expunge.core.contracts import Example, LossTerm, MethodCard, Model, Output, Reference, Run, Step, want_of
 from expunge.methods._distribution import kl_BT, squares_BT
-from expunge.methods._short_training import train_short
+from expunge.methods._short_training import tokens_of_short, train_short
 from expunge.models.build import check_retrainable
 from expunge.training.references import Key, Record, record
 
@@ -53,6 +53,7 @@ class StandIn(LossTerm):
     def fits(self, model: Model, manifest: Mapping[str, Any] | None) -> None:
         """Raises BadInput where the model cannot be trained again from its start."""
         check_retrainable(manifest, model, "stand_in")
+        self.ahead = tokens_of_short(manifest, self.part)
 
     def prepare(self, run: Run) -> None:
         """Train the stand-in on retain, and keep what it says of the rows of forget and retain."""

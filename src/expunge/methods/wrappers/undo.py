@@ -44,6 +44,8 @@ RECIPE = {"inner": "npo"}
 ROWS = "undo"
 """The split of all that the student is taught on, and its stream."""
 BATCH = 16
+MEASURED = 1000
+"""Rows at most whose mean length the plan takes for all of them."""
 Towards = Literal["noise", "start"]
 
 
@@ -103,6 +105,9 @@ class Undo(Method):
         if self.level and not forgotten_classes(splits):
             why = "sets the bias of classes that forget alone has, and there are none"
             raise BadInput.of("method.undo.level", "true", why, "leave it out")
+        rows = [row for name in self.taught for row in splits.get(name, [])]
+        mean = sum(model.length(row) for row in rows[:MEASURED]) / max(1, len(rows[:MEASURED]))
+        self.ahead = round((self.student.epochs or 0) * len(rows) * mean)
         return self.inner.fits(model, splits, manifest)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
