@@ -1,7 +1,7 @@
 """`method: auto` on models that draw: how near to gold it is after an attack on vectors, on prompts, and by LoRA.
 
 What scripts/diffusion_figures prints under --attacks. The rung was set on the digits of seed 0; the share of
-the way back to the start, on the green cross of seed 11.
+the way back to the start, on the green cross of seed 11; the weight of the concept's term, on the red disc of seed 100.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from loading import load_script
 
 pytestmark = pytest.mark.slow  # a base and its gold take two minutes of one core for each seed and world
 SEEDS = (0, 1, 2)
-NEARER = "random_condition, nearer the start"
 MARGIN = 0.1
 each_seed = pytest.mark.parametrize("seed", SEEDS)
 each_world = pytest.mark.parametrize("world", ["digits_diffusion", "shapes_diffusion"])
@@ -40,23 +39,18 @@ def test_digits_are_within_a_tenth_of_gold_after_each_attack(seed: int) -> None:
     assert max(above_gold("digits_diffusion", seed).values()) <= MARGIN
 
 
-@each_seed
-def test_a_concept_that_is_erased_is_within_a_tenth_of_gold_after_each_attack_and_the_others_pay(seed: int) -> None:
-    """Words, vectors, and an adapter; of the others a fifth to a quarter is lost."""
-    assert max(above_gold("shapes_diffusion", seed, "auto-erase").values()) <= MARGIN
-    after, gold = (figures("shapes_diffusion", seed, name)["others"] for name in ("auto-erase", "gold"))
-    assert gold - 3 * MARGIN < after < gold - MARGIN
-
-
 @pytest.mark.claims("shrink_and_perturb")
 @each_seed
-def test_nearer_the_start_a_concept_is_near_gold_after_an_adapter_too_and_the_others_pay(seed: int) -> None:
-    """Relabelled on all of retain in weights that begin a third of the way back: when asked, by vectors and by words
-    within .1 of gold, by an adapter within .15; of the others up to .2 are lost."""
-    found = above_gold("shapes_diffusion", seed, NEARER)
-    assert found.pop("adapter") <= 1.5 * MARGIN and max(found.values()) <= MARGIN
-    after, gold = (figures("shapes_diffusion", seed, name)["others"] for name in (NEARER, "gold"))
-    assert gold - 2 * MARGIN < after < gold
+def test_a_concept_that_is_erased_is_within_a_tenth_of_gold_after_each_attack(seed: int) -> None:
+    """Words, vectors, and an adapter."""
+    assert max(above_gold("shapes_diffusion", seed, "auto-erase").values()) <= MARGIN
+
+
+@each_seed
+def test_where_a_concept_is_erased_the_others_pay(seed: int) -> None:
+    """More than a tenth, and less than a fifth: the line of the bar that does not hold."""
+    after, gold = (figures("shapes_diffusion", seed, name)["others"] for name in ("auto-erase", "gold"))
+    assert gold - 2 * MARGIN < after < gold - MARGIN
 
 
 @each_seed

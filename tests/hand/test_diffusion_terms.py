@@ -164,12 +164,14 @@ def test_uce_maps_a_concept_and_keeps_what_it_must() -> None:
     torch.testing.assert_close(edit_weight(torch.eye(2), c, v, p, 1.0), torch.tensor([[0.5, 0.0], [0.5, 1.0]]))
 
 
-def test_a_concept_s_words_begin_where_no_other_prompt_goes_on() -> None:
-    """ "a red disc" against "a red cross" and "one blue disc": "disc" and what comes after it are its own."""
+def test_a_prompt_s_last_word_is_edited_and_kept() -> None:
+    """ "a red disc" against "a red cross" and "one blue disc": the third word, after the token of the beginning."""
     model: Any = fresh(TEXTS, [{"class_prompt": "a red disc"}, {"class_prompt": "one blue cross"}], 0)
     asked, kept = [model.tokens("a red disc")], [model.tokens("a red cross"), model.tokens("one blue disc")]
     concept, target, others = states_of(model, asked, kept, model.tokens(""))
-    assert concept.shape == target.shape == (8 - 3, 4) and others.shape == (16, 4)
+    assert concept.shape == target.shape == (1, 4) and others.shape == (2, 4)
+    torch.testing.assert_close(concept[0], model.module.states(asked[0][None])[0, 3])
+    torch.testing.assert_close(others[1], model.module.states(kept[1][None])[0, 3])
     with pytest.raises(BadInput, match="nothing would change"):
         states_of(model, asked, [*kept, *asked], model.tokens(""))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -20,10 +20,10 @@ CARD = MethodCard(
     needs={"forget": (), "retain": ()},
     capabilities={"prompts"},
     fidelity="simplified",
-    leaves_out="prompts that were written for the purpose: those of the request serve, and all their words from the "
-    "first that differs from every prompt of retain",
+    leaves_out="prompts that were written for the purpose: those of the request serve",
     means="It changes how a prompt is read and none of what draws: whoever learns new words reaches it. Where the text "
-    "encoder has few dimensions, as on small models, it takes from others nearly what it takes from the concept.",
+    "encoder has few dimensions, as on small models, the others' words span the concept's, and they lose some "
+    "of what it loses.",
     deterministic=True,
     one_shot=True,
 )
@@ -31,13 +31,13 @@ READERS = ("attn2.to_k", "attn2.to_v")
 """Ends of the paths of a U-Net's layers that read the text, in diffusers."""
 
 
-def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.1, weight: Annotated[float, Gt(0)] = 1.0) -> Method:
+def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.5, weight: Annotated[float, Gt(0)] = 1.0) -> Method:
     """Let the concept's words be read as the guide's, and all other prompts as before (Gandikota et al. 2024).
 
     W = (strength W0 + weight sum W0 v c^T + sum W0 p p^T) (strength I + weight sum c c^T + sum p p^T)^-1, of each key
-    and value layer that reads the text: c the states of the forget prompts' words, v those of the guide's at the same
-    places (by default of no words), p all states of the retain prompts. strength: of the pull to W0; weight: of the
-    concept against the others.
+    and value layer that reads the text: c the states of the forget prompts' last words, v those of the guide at the
+    same places (by default of no words), p the states of the retain prompts' last words. strength: of the pull to W0;
+    weight: of the concept against the others.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -61,22 +61,32 @@ def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.1, weight: Ann
 def states_of(
     bare: Any, asked: Sequence[Tensor], kept: Sequence[Tensor], guide_L: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(states of the concept's words [M, D], those of the guide there [M, D], all states of the others [P, D]).
+    """(states of the concept's last words [M, D], those of the guide there [M, D], of the others' last words [P, D]).
 
-    asked, kept: tokens [L] of prompts. A word of a forget prompt is the concept's from the place on at which no retain
-    prompt has the same words so far. Raises BadInput where there is none: the edit would be the identity.
+    asked, kept: tokens [L] of prompts. A forget prompt whose words a retain prompt begins with is left out. Raises
+    BadInput where none is left: the edit would be the identity.
     """
-    known = {tuple(tokens[: i + 1].tolist()) for tokens in kept for i in range(len(tokens))}
     forget_NL = torch.stack(list({tuple(tokens.tolist()): tokens for tokens in asked}.values()))
     retain_NL = torch.stack(list({tuple(tokens.tolist()): tokens for tokens in kept}.values()))
     forget_NLD, retain_NLD, (guide_LD,) = (
         bare.module.states(tokens) for tokens in (forget_NL, retain_NL, guide_L[None])
     )
-    own_NL = torch.tensor([[tuple(row[: i + 1]) not in known for i in range(len(row))] for row in forget_NL.tolist()])
-    if not own_NL.any():
+    special = set(bare.tokenizer.all_special_ids)
+    known = {tuple(tokens[: i + 1].tolist()) for tokens in kept for i in range(len(tokens))}
+    rows = [(row, last_word(tokens, special)) for row, tokens in enumerate(forget_NL.tolist())]
+    own = [(row, place) for row, place in rows if tuple(forget_NL[row, : place + 1].tolist()) not in known]
+    if not own:
         why = "has the words of retain's prompts alone, so that nothing would change"
         raise BadInput.of("forget", "the concept", why, "forget another concept, or choose another method")
-    return forget_NLD[own_NL], guide_LD.expand_as(forget_NLD)[own_NL], retain_NLD.flatten(0, 1)
+    places = [place for _, place in own]
+    concept_MD = forget_NLD[[row for row, _ in own], places]
+    others = [last_word(tokens, special) for tokens in retain_NL.tolist()]
+    return concept_MD, guide_LD[places], retain_NLD[list(range(len(others))), others]
+
+
+def last_word(tokens: Sequence[int], special: Collection[int]) -> int:
+    """The place of the last token that is no special one; 0 where there is none."""
+    return max((place for place, token in enumerate(tokens) if token not in special), default=0)
 
 
 def edit_weight(weight: Tensor, concept_MD: Tensor, target_MD: Tensor, kept_PD: Tensor, strength: float) -> Tensor:
