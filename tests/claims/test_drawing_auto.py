@@ -41,7 +41,7 @@ def test_digits_are_within_a_tenth_of_gold_after_each_attack(seed: int) -> None:
 
 @pytest.mark.claims("shrink_and_perturb")
 @each_seed
-def test_a_concept_that_is_erased_is_within_a_tenth_of_gold_after_each_attack(seed: int) -> None:
+def test_a_concept_that_is_erased_comes_back_at_most_a_tenth_more_than_in_gold(seed: int) -> None:
     """Words, vectors, and an adapter."""
     assert max(above_gold("shapes_diffusion", seed, "auto-erase").values()) <= MARGIN
 
