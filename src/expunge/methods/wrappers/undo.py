@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -105,9 +106,10 @@ class Undo(Method):
         if self.level and not forgotten_classes(splits):
             why = "sets the bias of classes that forget alone has, and there are none"
             raise BadInput.of("method.undo.level", "true", why, "leave it out")
-        rows = [row for name in self.taught for row in splits.get(name, [])]
-        mean = sum(model.length(row) for row in rows[:MEASURED]) / max(1, len(rows[:MEASURED]))
-        self.ahead = round((self.student.epochs or 0) * len(rows) * mean)
+        taught = [splits[name] for name in self.taught if name in splits]
+        rows = list(itertools.islice(itertools.chain.from_iterable(taught), MEASURED))
+        mean = sum(model.length(row) for row in rows) / max(1, len(rows))
+        self.ahead = round((self.student.epochs or 0) * sum(map(len, taught)) * mean)
         return self.inner.fits(model, splits, manifest)
 
     def __call__(self, model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
