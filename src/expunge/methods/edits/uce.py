@@ -22,8 +22,8 @@ CARD = MethodCard(
     fidelity="simplified",
     leaves_out="prompts that were written for the purpose: those of the request serve",
     means="It changes how a prompt is read and none of what draws: whoever learns new words reaches it. Where the text "
-    "encoder has few dimensions, as on small models, the others' words span the concept's, and they lose some "
-    "of what it loses.",
+    "encoder has few dimensions, as on small models, the others' words span the concept's: how much is taken depends "
+    "on the model, from four fifths to nothing, and the others lose 2 to 18 points.",
     deterministic=True,
     one_shot=True,
 )

@@ -20,8 +20,8 @@ CARD = MethodCard(
     fidelity="variant",
     leaves_out="noise of another draw: the weights move towards those that the base's training began with",
     shown="On drawn shapes, three seeds, beside random_condition at .3 of its weight with a third of the way back: "
-    "after attacks by vectors, by words and by an adapter at most .1 more comes back than from gold, and the others "
-    "lose 11 to 16 points.",
+    "after attacks by vectors, by words and by an adapter at most .11 more comes back than from gold, and the others "
+    "lose 5 to 15 points.",
     means="The nearer to the start, the more of what is left was learned from retain alone, as in gold, and the more "
     "steps it takes. A term beside it that compares with the model before the change compares with the moved weights.",
 )
