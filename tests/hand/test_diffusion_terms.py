@@ -172,8 +172,12 @@ def test_a_prompt_s_last_word_is_edited_and_kept() -> None:
     assert concept.shape == target.shape == (1, 4) and others.shape == (2, 4)
     torch.testing.assert_close(concept[0], model.module.states(asked[0][None])[0, 3])
     torch.testing.assert_close(others[1], model.module.states(kept[1][None])[0, 3])
+    nothing = model.tokens("")
+    torch.testing.assert_close(target[0], model.module.states(nothing[None])[0, 3])
+    guide = model.tokens("blue cross")  # shorter than the prompt: its own last word counts
+    torch.testing.assert_close(states_of(model, asked, kept, guide)[1][0], model.module.states(guide[None])[0, 2])
     with pytest.raises(BadInput, match="nothing would change"):
-        states_of(model, asked, [*kept, *asked], model.tokens(""))
+        states_of(model, asked, [*kept, *asked], nothing)
 
 
 def test_judges_agree_on_what_both_name() -> None:

@@ -22,7 +22,7 @@ from expunge import __version__, cli
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-# A thread of OpenMP that waits gives its core up soon: where another program holds it, spinning took ten times as long.
+# A thread of OpenMP that waits gives its core up soon: beside another program, spinning took up to ten times as long.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 typer.core.HAS_RICH = False  # otherwise some versions write `\[required]` in plain-text help

@@ -35,9 +35,9 @@ def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.5, weight: Ann
     """Let the concept's words be read as the guide's, and all other prompts as before (Gandikota et al. 2024).
 
     W = (strength W0 + weight sum W0 v c^T + sum W0 p p^T) (strength I + weight sum c c^T + sum p p^T)^-1, of each key
-    and value layer that reads the text: c the states of the forget prompts' last words, v those of the guide at the
-    same places (by default of no words), p the states of the retain prompts' last words. strength: of the pull to W0;
-    weight: of the concept against the others.
+    and value layer that reads the text: c the states of the forget prompts' last words, v that of the guide's (by
+    default of no words, at the same places), p the states of the retain prompts' last words. strength: of the pull to
+    W0; weight: of the concept against the others.
     """
 
     def apply(model: Model, splits: Mapping[str, Sequence[Example]], context: Context) -> Model:
@@ -61,7 +61,7 @@ def uce(*, guide: str = "", strength: Annotated[float, Gt(0)] = 0.5, weight: Ann
 def states_of(
     bare: Any, asked: Sequence[Tensor], kept: Sequence[Tensor], guide_L: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(states of the concept's last words [M, D], those of the guide there [M, D], of the others' last words [P, D]).
+    """(states of the concept's last words [M, D], what they become [M, D], of the others' last words [P, D]).
 
     asked, kept: tokens [L] of prompts. A forget prompt whose words a retain prompt begins with is left out. Raises
     BadInput where none is left: the edit would be the identity.
@@ -81,6 +81,9 @@ def states_of(
     places = [place for _, place in own]
     concept_MD = forget_NLD[[row for row, _ in own], places]
     others = [last_word(tokens, special) for tokens in retain_NL.tolist()]
+    guide = guide_L.tolist()
+    if not special.issuperset(guide):
+        places = [last_word(guide, special)] * len(own)
     return concept_MD, guide_LD[places], retain_NLD[list(range(len(others))), others]
 
 
